@@ -1,0 +1,192 @@
+"""The commands and their options. Each command imports what it runs, so that help and ``list`` need no torch."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from guerdon import __version__
+from guerdon.cli.output import Interrupted, tell
+from guerdon.core.errors import GuerdonError
+
+_DEBUG = "guerdon.debug"
+
+
+class Commands(TyperGroup):
+    """A person's mistake is one line and exit status 2; a traceback is for bugs, and for ``--debug``."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (GuerdonError, OSError) as error:
+            if isinstance(error, BrokenPipeError):
+                sys.stdout = open("/dev/null", "w")  # noqa: SIM115 - so that Python's own flush at exit stays silent
+                raise typer.Exit(141) from None
+            if ctx.meta.get(_DEBUG):
+                raise
+            tell(f"error: {error}")
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt as error:
+            tell(str(error) if isinstance(error, Interrupted) else "interrupted")
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    help="Rewards for generative models: climb them, grade them, and see whether the policy really became better.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+bench = typer.Typer(help="Grade a model by a benchmark.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(bench, name="bench")
+
+
+def _set_debug(ctx: typer.Context, value: bool) -> None:
+    if value:
+        ctx.meta[_DEBUG] = True
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        print(f"guerdon {__version__}")
+        raise typer.Exit()
+
+
+Debug = Annotated[
+    bool, typer.Option("--debug", callback=_set_debug, expose_value=False, help="Show the traceback of an error.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Set rows that cannot be read aside.")]
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    slug: Annotated[str, typer.Argument(help="The system, as in `guerdon list`.")],
+    preset: Annotated[str | None, typer.Option(help="One of the system's presets.")] = None,
+    data: Annotated[str | None, typer.Option(help="Your own data: a file, an image folder, or a hub id.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A YAML file of configuration keys.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key: a.b=c.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; default runs/SLUG-TIME.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out (default: the newest).")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run that is in --out.")] = False,
+    skip_bad_rows: SkipBadRows = False,
+    seed: Annotated[int | None, typer.Option(help="The random seed.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Run a system from start to report."""
+    from guerdon.cli.running import run_system
+
+    changes = {"data": data, "seed": seed, "skip_bad_rows": skip_bad_rows or None}
+    run_system(slug, preset, config, changes, set_ or [], out, resume=resume, overwrite=overwrite)
+
+
+@app.command("list")
+def list_(json: Json = False, debug: Debug = False) -> None:
+    """Show systems, rewards and benchmarks."""
+    from guerdon.cli.listing import print_catalogue
+
+    print_catalogue(as_json=json)
+
+
+@app.command()
+def claim(
+    slug: Annotated[str, typer.Argument(help="The system, as in `guerdon list`.")],
+    seeds: Annotated[str, typer.Option(help="Random seeds, separated by commas.")] = "11,12,13",
+    json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on the last line.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Test a system's central claim on this machine; exit status 0 only where it holds."""
+    from guerdon.cli.running import check_claim
+
+    if check_claim(slug, seeds, as_json=json) != "holds":
+        raise typer.Exit(1)
+
+
+@app.command()
+def score(
+    reward: Annotated[str, typer.Option(help="Rewards, separated by commas: a name, module:function or file.py:function.")],
+    file: Annotated[str | None, typer.Argument(help="A jsonl, parquet or csv file, an image folder, or a hub id.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the scored rows go; default scores.jsonl.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="REWARD.KEY=VALUE", help="Configure a reward.")
+    ] = None,
+    prompt_column: Annotated[str | None, typer.Option(help="Default: prompt, where there is one.")] = None,
+    completion_column: Annotated[str | None, typer.Option(help="Default: completion, or image.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows a call of the rewards.")] = 32,
+    limit: Annotated[int | None, typer.Option(min=1, help="Score no more than so many rows.")] = None,
+    deadline: Annotated[float | None, typer.Option(help="Seconds a sample may take, in a process of its own.")] = None,
+    max_failure_rate: Annotated[float, typer.Option(min=0, max=1, help="Stop above this share of failures.")] = 0.1,
+    skip_bad_rows: SkipBadRows = False,
+    rescore: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Instead of FILE: a run's samples, or rows scored before.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Discard the scores that are in --out.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Score rows with one or more rewards; called again, it goes on where it was stopped."""
+    from guerdon.cli.scoring import Job, score_rows
+
+    job = Job(
+        rewards=reward, settings=set_ or [], out=out, prompt_column=prompt_column, completion_column=completion_column,
+        batch_size=batch_size, limit=limit, deadline=deadline, max_failure_rate=max_failure_rate,
+        skip_bad_rows=skip_bad_rows, overwrite=overwrite,
+    )  # fmt: skip
+    score_rows(job, file, rescore)
+
+
+@bench.command()
+def realbench(
+    images: Annotated[Path, typer.Option(help="The folder of images to grade.")],
+    reference: Annotated[Path | None, typer.Option(help="A folder of photographs.")] = None,
+    against: Annotated[Path | None, typer.Option(help="A folder of another model's images.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="A text file, one prompt an image.")] = None,
+    detectors: Annotated[
+        str | None, typer.Option(help="By commas: folders of saved detectors, or rewards; NAME=DETECTOR names one.")
+    ] = None,
+    training: Annotated[str | None, typer.Option(help="Names of those that were in the training reward.")] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="detector:NAME, a model's folder or hub id, or the URL of an endpoint.")
+    ] = None,
+    judge_model: Annotated[str | None, typer.Option(help="The model that an endpoint should use.")] = None,
+    codec: Annotated[str, typer.Option(help="png, jpeg:QUALITY, or none.")] = "jpeg:90",
+    size: Annotated[str, typer.Option(help="Pixels a side, auto, or none.")] = "auto",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="DETECTOR.KEY=VALUE", help="Configure a detector.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for tables, scores and verdicts; a second run resumes.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the intervals.")] = 0,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """RealBench: how real do images look to detectors and to a judge?"""
+    from guerdon.cli.grading import Judging, grade_images
+
+    judging = Judging(detectors, training, judge, judge_model, set_ or [])
+    grade_images(images, reference, against, prompts, judging, codec, size, out, seed, as_json=json)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")], debug: Debug = False
+) -> None:
+    """Write a run's report anew and print its summary."""
+    from guerdon.cli.running import print_report
+
+    print_report(folder)

@@ -1,0 +1,1 @@
+"""Things with weights that judge: detectors of generated images, reward models, discriminators."""

@@ -1,0 +1,1 @@
+"""Detectors of generated images: small ones of several families, CLIP with SVD experts, a head on a frozen one."""

@@ -1,0 +1,93 @@
+"""Losses that train a judge to tell references from generated samples. All are to be minimised."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from guerdon.objectives.shapes import at_least_float32, check_same_shape
+
+
+def hinge(real: Tensor, fake: Tensor) -> Tensor:
+    """0.5 [ mean relu(1 - real) + mean relu(1 + fake) ]; 1 for a judge that answers 0 everywhere.
+
+    Args:
+        real, fake: logits of references and of generated samples, higher = more real; any shapes, not empty. Patch
+            logits [N, m] are averaged over everything, so the patch loss of Adv-GRPO is this function on patch logits
+            (weight 0.3).
+    Returns:
+        Scalar.
+    Raises:
+        ValueError: a side is empty.
+    Source: Adv-GRPO (arXiv 2511.20256), discriminator update.
+    """
+    _check_not_empty(real=real, fake=fake)
+    return 0.5 * (F.relu(1 - at_least_float32(real)).mean() + F.relu(1 + at_least_float32(fake)).mean())
+
+
+def soft_label_cross_entropy(real: Tensor, fake: Tensor, *, confidence: float = 0.95, real_index: int = 0) -> Tensor:
+    """[ CE(real, (c, 1 - c)) + CE(fake, (1 - c, c)) ] / 2 for a two-logit detector.
+
+    Args:
+        real: logits [N, 2] of photographs; fake: logits [M, 2] of generated images. N and M may differ: each side
+            weighs one half.
+        confidence: c in [0.5, 1], probability put on the true class (0.95 in RealGen V2).
+        real_index: which logit means real (0 in OmniAID and Effort).
+    Returns:
+        Scalar; its minimum is the labels' entropy, not zero (0.1985 at 0.95).
+    Raises:
+        ValueError: logits not [N, 2], a side is empty, confidence or index out of range.
+    Source: RealGen V2, detector phase.
+    """
+    _check_not_empty(real=real, fake=fake)
+    for name, logits in (("real", real), ("fake", fake)):
+        if logits.dim() != 2 or logits.shape[1] != 2:
+            raise ValueError(f"{name} must be logits [N, 2], got {list(logits.shape)}")
+    if not 0.5 <= confidence <= 1:
+        raise ValueError(f"confidence must be in [0.5, 1], got {confidence}")
+    if real_index not in (0, 1):
+        raise ValueError(f"real_index must be 0 or 1, got {real_index}")
+
+    def cross_entropy(logits: Tensor, label: int) -> Tensor:
+        log_probability = F.log_softmax(at_least_float32(logits), dim=1)
+        return -(confidence * log_probability[:, label] + (1 - confidence) * log_probability[:, 1 - label]).mean()
+
+    return 0.5 * (cross_entropy(real, real_index) + cross_entropy(fake, 1 - real_index))
+
+
+def bradley_terry(
+    preferred: Tensor, rejected: Tensor, margin: float | Tensor = 0.0, label_smoothing: float = 0.0
+) -> Tensor:
+    """Mean negative log-likelihood of the preferences, -log sigmoid(preferred - rejected - margin).
+
+    With label smoothing e: -(1 - e) log sigmoid(d) - e log sigmoid(-d) with d the difference less the margin; e = 0.5
+    is a tie.
+
+    Args:
+        preferred, rejected: scores, same shape, not empty.
+        margin: a number or a tensor that broadcasts to their shape.
+        label_smoothing: e in [0, 0.5], the assumed share of flipped labels.
+    Returns:
+        Scalar; ln 2 where the difference equals the margin.
+    Raises:
+        ValueError: shapes differ, nothing given, label_smoothing out of range.
+    Source: Bradley and Terry (1952); PickScore's criterion, used online by Adv-GRPO; the margin as in Llama 2 (arXiv
+    2307.09288, eq. 2).
+    """
+    check_same_shape(preferred=preferred, rejected=rejected)
+    _check_not_empty(preferred=preferred, rejected=rejected)
+    if not 0 <= label_smoothing <= 0.5:
+        raise ValueError(f"label_smoothing must be in [0, 0.5], got {label_smoothing}")
+    gap = at_least_float32(preferred) - at_least_float32(rejected)
+    shift = torch.as_tensor(margin, dtype=gap.dtype, device=gap.device)
+    if torch.broadcast_shapes(shift.shape, gap.shape) != gap.shape:
+        raise ValueError(f"margin {list(shift.shape)} does not broadcast to the scores' shape {list(gap.shape)}")
+    gap = gap - shift
+    return -((1 - label_smoothing) * F.logsigmoid(gap) + label_smoothing * F.logsigmoid(-gap)).mean()
+
+
+def _check_not_empty(**tensors: Tensor) -> None:
+    for name, tensor in tensors.items():
+        if tensor.numel() == 0:
+            raise ValueError(f"{name} is empty")

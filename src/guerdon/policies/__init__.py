@@ -1,0 +1,1 @@
+"""Things that act: flow-matching image models, prompt rewriters, language policies."""

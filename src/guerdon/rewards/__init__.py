@@ -1,0 +1,1 @@
+"""Rewards: callables `reward(prompts, completions, **columns) -> list[float | None]`, and their algebra."""

@@ -1,0 +1,1 @@
+"""Rewards of images: detectors, vision-language judges, text-image agreement, similarity to references."""

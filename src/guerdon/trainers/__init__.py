@@ -1,0 +1,1 @@
+"""Loops: climb a reward, train a detector, pre-train the embedded base."""
