@@ -22,7 +22,7 @@ demo: install
 	$(BIN)/guerdon run realgen --out runs/demo --overwrite
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow

@@ -1,4 +1,4 @@
-"""Re-make the weights in ``src/guerdon/assets``: the embedded base, then its alignment model.
+"""Re-make the weights in ``src/guerdon/assets``: alignment model, prompt rewriter, and the embedded base.
 
     python scripts/train_base.py --out src/guerdon/assets --work runs/base
 
@@ -15,6 +15,7 @@ import torch
 
 from guerdon.core import photographs
 from guerdon.policies import embedded
+from guerdon.policies.tiny_rewriter import started_rewriter
 from guerdon.trainers.base import train_clip, train_flow
 
 
@@ -22,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("src/guerdon/assets"))
     parser.add_argument("--work", type=Path, default=Path("runs/base"))
-    parser.add_argument("--flow-steps", type=int, default=7000)
+    parser.add_argument("--flow-steps", type=int, default=4000)
     parser.add_argument("--clip-steps", type=int, default=800)
     parser.add_argument("--crops", type=int, default=24000)
     parser.add_argument("--smoothed-share", type=float, default=0.6)
@@ -31,7 +32,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     crops = photographs.sample(arguments.crops, seed=1, smoothed_share=arguments.smoothed_share)
-    tokenizer = embedded.train_tokenizer(crops.captions)
+    tokenizer = embedded.kept_tokenizer(arguments.work / "tokenizer", crops.captions)
     started = time.monotonic()
 
     def report(step: int, figures: dict[str, float]) -> None:
@@ -45,6 +46,8 @@ def main() -> None:
         train_clip(clip, tokenizer, plain.images, plain.captions, steps=arguments.clip_steps, on_step=report)
         clip.half().save_pretrained(arguments.out / "clip")
         tokenizer.save_pretrained(arguments.out / "clip")
+    if not (arguments.out / "rewriter").exists():
+        started_rewriter().save(arguments.out / "rewriter")
     print("base", flush=True)
     torch.manual_seed(0)
     base = embedded.new_base(tokenizer)

@@ -51,7 +51,7 @@ def moved(one: DiffusionTrainer, amount: float = 0.2) -> DiffusionTrainer:
     ],
 )
 def test_a_reward_rises_above_a_random_one(changes: dict[str, Any]) -> None:
-    def random(prompts: list[str], images: torch.Tensor, step: int) -> Scored:
+    def random(prompts: list[str], images: torch.Tensor, step: int, **columns: Any) -> Scored:
         return Scored({"random": np.random.default_rng(step).random(len(images))}, np.ones(len(images), dtype=bool))
 
     gains = []
@@ -135,7 +135,7 @@ def test_micro_batches_do_not_change_the_gradient() -> None:
             assert_close(mine, theirs, atol=1e-7, rtol=1e-4)
 
 
-def half_flat(prompts: list[str], images: torch.Tensor, step: int) -> Scored:
+def half_flat(prompts: list[str], images: torch.Tensor, step: int, **columns: Any) -> Scored:
     """The first group's images are all as good as one another."""
     scored = darkness(prompts, images, step)
     scored.parts["darkness"][:4] = 1.0
@@ -189,7 +189,7 @@ def test_no_reference_pass_without_kl(changes: dict[str, Any]) -> None:
 
 
 def test_failed_samples_take_no_part() -> None:
-    def sometimes(prompts: list[str], images: torch.Tensor, step: int) -> Scored:
+    def sometimes(prompts: list[str], images: torch.Tensor, step: int, **columns: Any) -> Scored:
         scored = darkness(prompts, images, step)
         scored.parts["darkness"][[1, 6]] = np.nan
         scored.valid[[1, 6]] = False
@@ -213,7 +213,7 @@ def test_failed_samples_take_no_part() -> None:
 
 
 def test_a_step_without_signal_moves_nothing() -> None:
-    def flat(prompts: list[str], images: torch.Tensor, step: int) -> Scored:
+    def flat(prompts: list[str], images: torch.Tensor, step: int, **columns: Any) -> Scored:
         return Scored({"flat": np.ones(len(images))}, np.ones(len(images), dtype=bool))
 
     one = trainer(flat)
@@ -231,7 +231,7 @@ def test_advantages_are_clipped() -> None:
 
     def scaled(scale: float) -> list[torch.Tensor]:
         scored = Raw({"x": np.array([scale, -scale] * 4)}, np.ones(8, dtype=bool))
-        return gradients(moved(trainer(lambda prompts, images, step: scored)))[0]
+        return gradients(moved(trainer(lambda prompts, images, step, **columns: scored)))[0]
 
     found = [scaled(5.0), scaled(500.0)]
     for mine, theirs in zip(*found, strict=True):
@@ -289,7 +289,8 @@ def test_groups_columns_and_k_repeat() -> None:
     assert [step for _, _, step in seen] == list(range(6))
     for prompts, columns, _ in seen:
         assert len(set(prompts[:4])) == len(set(prompts[4:])) == 1 and prompts[0] != prompts[4]
-        assert columns == {"subject": [PROMPTS.index(text) for text in prompts]}
+        assert columns["subject"] == [PROMPTS.index(text) for text in prompts]
+        assert columns["group_ids"] == [0] * 4 + [1] * 4
     assert len({prompts[0] for prompts, _, _ in seen}) > 1
     assert one.sampler._slots(3) == trainer(watching, rows).sampler._slots(3)
     wide = trainer(watching, rows, prompts_per_step=7)
@@ -318,7 +319,7 @@ def test_sampling_batches_do_not_change_a_run() -> None:
 def test_overlapped_scoring_scores_whole_groups_in_a_thread_to_the_same_numbers() -> None:
     calls: list[tuple[int, int, bool]] = []
 
-    def watching(prompts: list[str], images: torch.Tensor, step: int) -> Scored:
+    def watching(prompts: list[str], images: torch.Tensor, step: int, **columns: Any) -> Scored:
         calls.append((len(prompts), len(set(prompts)), threading.current_thread() is threading.main_thread()))
         return darkness(prompts, images, step)
 

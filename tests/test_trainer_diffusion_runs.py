@@ -18,8 +18,11 @@ from torch.testing import assert_close
 
 import tiny_pipelines as tiny
 from guerdon.core.errors import GuerdonError
+from guerdon.core.outcome import Failed
+from guerdon.core.reward import reward
 from guerdon.core.runs import RunFolder
 from guerdon.policies.flow import FlowPolicy
+from guerdon.rewards.bank import RewardBank
 from guerdon.trainers.diffusion import DiffusionTrainer
 from guerdon.trainers.diffusion_config import DiffusionConfig
 from tiny_training import PROMPTS, Scored, config, darkness, trainer
@@ -135,7 +138,7 @@ class Interrupt:
             raise Fault
 
 
-def noisy_darkness(prompts: list[str], images: torch.Tensor, step: int) -> Scored:
+def noisy_darkness(prompts: list[str], images: torch.Tensor, step: int, **columns: Any) -> Scored:
     """A reward that draws from the global generators, as sampled judges do."""
     scored = darkness(prompts, images, step)
     scored.parts["darkness"] += 0.01 * torch.randn(len(images)).double().numpy() + 0.01 * np.random.rand(len(images))
@@ -214,15 +217,20 @@ def test_a_reward_bank_scores_whole_or_in_groups() -> None:
     @reward(name="dark", on_failure="drop_sample", range=(-1.0, 0.0))
     def dark(prompts: list[str], completions: torch.Tensor, **columns: Any) -> list[Any]:
         values = (-completions.mean((1, 2, 3))).tolist()
-        return [Failed("unreadable", "unavailable") if completions[i, 0, 0, 0] > 0.9 else v for i, v in enumerate(values)]
+        return [
+            Failed("unreadable", "unavailable") if completions[i, 0, 0, 0] > 0.9 else v for i, v in enumerate(values)
+        ]
 
     @reward(name="red", range=(0.0, 1.0))
     def red(prompts: list[str], completions: torch.Tensor, **columns: Any) -> list[float]:
         return completions[:, 0].mean((1, 2)).tolist()
 
     def run(**changes: Any) -> tuple[list[dict[str, float]], Any]:
-        bank = RewardBank({"dark": (tolerant(dark), 1.0), "red": (red, 0.5)})
-        one = trainer(lambda prompts, images, step: bank.score(prompts, images), steps=2, **changes)
+        bank = RewardBank({"dark": (dark, 1.0), "red": (red, 0.5)})
+        bank._scorers["dark"].max_failure_rate = 1.0
+        one = trainer(
+            lambda prompts, images, step, **columns: bank.score(prompts, images, **columns), steps=2, **changes
+        )
         return one.train(), one.sampler.sample(0)[1]
 
     (whole, scored), (parts, joined) = run(), run(overlap_scoring=True)

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -20,7 +19,7 @@ _DEBUG = "guerdon.debug"
 class Commands(TyperGroup):
     """A person's mistake is one line and exit status 2; a traceback is for bugs, and for ``--debug``."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except (GuerdonError, OSError) as error:
@@ -84,7 +83,7 @@ def run(
     config: Annotated[Path | None, typer.Option(help="A YAML file of configuration keys.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key: a.b=c.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; default runs/SLUG-TIME.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out (default: the newest).")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, or the newest.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run that is in --out.")] = False,
     skip_bad_rows: SkipBadRows = False,
     seed: Annotated[int | None, typer.Option(help="The random seed.")] = None,
@@ -121,8 +120,10 @@ def claim(
 
 @app.command()
 def score(
-    reward: Annotated[str, typer.Option(help="Rewards, separated by commas: a name, module:function or file.py:function.")],
-    file: Annotated[str | None, typer.Argument(help="A jsonl, parquet or csv file, an image folder, or a hub id.")] = None,
+    reward: Annotated[
+        str, typer.Option(help="By commas: names, module:function, file.py:function, or folders of detectors.")
+    ],
+    file: Annotated[str | None, typer.Argument(help="A jsonl, parquet or csv file, image folder, or hub id.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where the scored rows go; default scores.jsonl.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="REWARD.KEY=VALUE", help="Configure a reward.")
@@ -170,7 +171,7 @@ def realbench(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="DETECTOR.KEY=VALUE", help="Configure a detector.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for tables, scores and verdicts; a second run resumes.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for tables and verdicts; a second run resumes.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the intervals.")] = 0,
     json: Json = False,
     debug: Debug = False,

@@ -31,7 +31,11 @@ def contents() -> dict[str, list[dict[str, Any]]]:
         {"slug": s.slug, "title": s.title, "source": s.source, "how": s.how, "claim": s.claim, "docs": s.docs}
         for s in catalogue.systems().values()
     ]
-    return {"systems": systems, "rewards": _entries(catalogue.rewards()), "benchmarks": _entries(catalogue.benchmarks())}
+    return {
+        "systems": systems,
+        "rewards": _entries(catalogue.rewards()),
+        "benchmarks": _entries(catalogue.benchmarks()),
+    }
 
 
 def _entries(targets: dict[str, str]) -> list[dict[str, Any]]:
@@ -51,5 +55,6 @@ def summary(target: str) -> str:
         return ""
     for node in ast.parse(Path(found.origin).read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.name == attribute:
-            return (ast.get_docstring(node) or "").partition("\n\n")[0].replace("\n", " ").partition(". ")[0].rstrip(".")
+            paragraph = (ast.get_docstring(node) or "").partition("\n\n")[0].replace("\n", " ")
+            return paragraph.partition(". ")[0].rstrip(".")
     return ""

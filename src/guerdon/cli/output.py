@@ -20,7 +20,8 @@ class Interrupted(KeyboardInterrupt):
 def show(renderable: RenderableType, *, error: bool = False) -> None:
     """Print a table or text; where the output is no terminal, wide enough that nothing is cut."""
     stream = sys.stderr if error else sys.stdout
-    Console(file=stream, width=None if stream.isatty() else 200, highlight=False).print(renderable)
+    shown = Text(renderable) if isinstance(renderable, str) else renderable
+    Console(file=stream, width=None if stream.isatty() else 200, highlight=False).print(shown)
 
 
 def tell(message: str) -> None:

@@ -36,19 +36,50 @@ class System:
 
 
 # Targets are strings: the catalogue lies below everything that it lists, and listing must import none of it.
-_SYSTEMS: tuple[System, ...] = ()
+# A run system without a target has the recipe that its slug names.
+_SYSTEMS: tuple[System, ...] = (
+    System(
+        slug="realgen",
+        title="RealGen: Photorealistic Text-to-Image Generation via Detector-Guided Rewards",
+        source="arXiv 2512.00473",
+        how="run",
+        claim="Rewards by detectors of generated images make a generator's pictures look real to detectors that took "
+        "no part in the training, where rewards for preference do not.",
+        docs="docs/systems.md#realgen",
+    ),
+    System(
+        slug="flow-grpo",
+        title="Flow-GRPO: Training Flow Matching Models via Online RL",
+        source="arXiv 2505.05470",
+        how="run",
+        claim="A flow model sampled by an SDE with the same marginals as its ODE can be trained by group-relative "
+        "policy gradients, in few denoising steps, and keeps the gain when it is sampled in many.",
+        docs="docs/systems.md#flow-grpo",
+    ),
+    System(
+        slug="adv-grpo",
+        title="The Image as Its Own Reward: Reinforcement Learning with Adversarial Reward for Image Generation",
+        source="arXiv 2511.20256",
+        how="run",
+        claim="A reward model that keeps learning to tell reference images from the generator's own cannot be hacked "
+        "as a frozen one is, and needs no KL term to hold the generator near the references.",
+        docs="docs/systems.md#adv-grpo",
+    ),
+)
 _REWARDS: dict[str, str] = {
     "answer_format": "guerdon.rewards.text.answer_tags:answer_format",
     "answer_present": "guerdon.rewards.text.answer_tags:answer_present",
     "clip_score": "guerdon.rewards.image.clip:CLIPScore",
-    "detector": "guerdon.rewards.image.detector:DetectorReward",
-    "long_clip_score": "guerdon.rewards.image.clip:LongCLIPScore",
-    "max_similarity": "guerdon.rewards.image.similarity:MaxSimilarity",
+    "detector": "guerdon.rewards.image.from_files:detector",
+    "effort": "guerdon.rewards.image.from_files:effort",
+    "long_clip": "guerdon.rewards.image.clip:LongCLIPScore",
+    "max_similarity": "guerdon.rewards.image.from_files:max_similarity",
+    "omniaid": "guerdon.rewards.image.from_files:omniaid",
     "pick_score": "guerdon.rewards.image.clip:PickScore",
     "token_contrast": "guerdon.rewards.image.token_contrast:TokenContrastScorer",
     "visual_quality": "guerdon.rewards.image.visual_quality:VisualQuality",
 }
-_BENCHMARKS: dict[str, str] = {}
+_BENCHMARKS: dict[str, str] = {"realbench": "guerdon.benchmarks.realbench:realbench"}
 
 
 def systems() -> dict[str, System]:

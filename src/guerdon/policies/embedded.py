@@ -59,12 +59,22 @@ class PixelAutoencoder(ModelMixin, ConfigMixin):
 
 
 def train_tokenizer(captions: Iterable[str], vocab_size: int = 900) -> CLIPTokenizer:
-    """Train a byte-pair ``CLIPTokenizer`` on ``captions``; every single letter and digit stays spellable."""
+    """Train a byte-pair ``CLIPTokenizer`` on ``captions``; every single letter and digit stays spellable.
+
+    Ties between equally frequent pairs are broken differently in every process: keep the tokenizer with the weights.
+    """
     letters = " ".join("abcdefghijklmnopqrstuvwxyz0123456789.,-!'")
     corpus = [*captions, *([letters] * 8)]
     tokenizer = CLIPTokenizer().train_new_from_iterator(corpus, vocab_size=vocab_size, show_progress=False)
     tokenizer.model_max_length = TEXT_LENGTH
     return tokenizer
+
+
+def kept_tokenizer(folder: Path, captions: Iterable[str]) -> CLIPTokenizer:
+    """The tokenizer in ``folder``, trained on ``captions`` and put there if it is not there yet."""
+    if not (folder / "tokenizer_config.json").is_file():
+        train_tokenizer(captions).save_pretrained(folder)
+    return CLIPTokenizer.from_pretrained(folder)
 
 
 def new_base(tokenizer: CLIPTokenizer, *, width: int = 128, layers: int = 6, size: int = 32) -> StableDiffusion3Pipeline:

@@ -27,6 +27,7 @@ from transformers import (
 
 from guerdon.core import photographs
 from guerdon.core.errors import GuerdonError
+from guerdon.core.progress import progress
 from guerdon.policies.rewriter import PromptRewriter, RewriterConfig, conversation
 
 SUBJECTS = tuple(subject.name for subject in photographs.SUBJECTS)
@@ -258,6 +259,17 @@ def cold_start(
             on_step(step, losses[-1])
     model.train(was_training)
     return losses
+
+
+def started_rewriter(subjects: Sequence[str] = SUBJECTS, *, steps: int = 600, seed: int = 0) -> PromptRewriter:
+    """A cold-started tiny rewriter for a world of ``subjects``, with a progress bar."""
+    rewriter = tiny_rewriter(subjects=subjects, seed=seed)
+    with progress(steps, "rewriter: cold start") as bar:
+        cold_start(
+            rewriter.model, rewriter.tokenizer, synthetic_pairs(4000, subjects=subjects, seed=seed), steps,
+            seed=seed, on_step=lambda step, loss: bar.advance(loss=loss),
+        )  # fmt: skip
+    return rewriter
 
 
 def _example(

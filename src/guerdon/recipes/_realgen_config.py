@@ -70,7 +70,7 @@ class RealGenConfig(Config):
 
     data: the person's own photographs with captions (folder, zip or hub data set); None: the embedded photographs.
     base: folder of an embedded base re-trained on ``data`` (made in the run folder when None).
-    base_steps: flow-matching steps of that re-training.
+    base_steps: flow-matching steps of that re-training; cold_start_steps: supervised steps of its tiny rewriter.
     reuse: folder of a finished run whose base, judges and rewriter are taken over (for ablations).
     skip_bad_rows: set unreadable rows of ``data`` aside instead of stopping.
     """
@@ -81,6 +81,7 @@ class RealGenConfig(Config):
     skip_bad_rows: bool = False
     base: str | None = None
     base_steps: int = Field(3000, ge=1)
+    cold_start_steps: int = Field(600, ge=1)
     reuse: str | None = None
     reward: Literal["detectors", "random", "smoothness"] = "detectors"
     alignment_weight: float = Field(1.0, ge=0)
@@ -112,8 +113,9 @@ def _hub(algorithm: dict[str, Any], **changes: Any) -> dict[str, Any]:
 # RealGen's released configurations (card, section 6); the SD3.5 window is that of its "fast" script.
 PRESETS: dict[str, dict[str, Any]] = {
     "embedded": {
+        "alignment_weight": 2.0,
         "rewriter": dict(
-            steps=20, prompts_per_step=12, num_generations=8, learning_rate=1e-3, beta=0.02, save_every=10
+            steps=20, prompts_per_step=12, num_generations=8, learning_rate=4e-4, beta=0.04, save_every=10
         ),
         "generator": dict(
             algorithm="grpo", steps=40, num_steps=10, eval_steps=10, guidance=1.0, group_size=8, prompts_per_step=12,

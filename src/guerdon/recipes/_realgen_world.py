@@ -21,7 +21,7 @@ from guerdon.models.detectors.omniaid import OmniAID
 from guerdon.policies import embedded
 from guerdon.policies.flow import FlowPolicy
 from guerdon.policies.rewriter import PromptRewriter
-from guerdon.policies.tiny_rewriter import cold_start, synthetic_pairs, tiny_rewriter
+from guerdon.policies.tiny_rewriter import started_rewriter
 from guerdon.recipes._realgen_config import RealGenConfig
 from guerdon.rewards.image.clip import CLIPScore, LongCLIPScore
 from guerdon.rewards.image.token_contrast import TokenContrastScorer
@@ -77,14 +77,12 @@ def _embedded(config: RealGenConfig, folder: RunFolder) -> World:
     source = Path(config.reuse) if config.reuse else folder.path
     if config.data is None:
         crops = photographs.sample(count + held, seed=config.seed * 1000 + 7, marked_share=0.0)
-        subjects = [subject.name for subject in photographs.SUBJECTS]
         base, clip, rewriter = embedded.load_base(), embedded.load_clip(), embedded.ASSETS / "rewriter"
     else:
         own = _own_photographs(config, folder)
         order = np.random.default_rng(config.seed).permutation(len(own))
         if len(own) < 4 * held // 3:
             raise GuerdonError(f"{config.data}: {len(own)} photographs are too few; evaluation alone holds back {held}")
-        subjects = list(dict.fromkeys(photographs.subject_of(text) for text in own.captions))
         folder_of_base = Path(config.base) if config.base else source / "base"
         if not (folder_of_base / "clip").is_dir():
             _retrain(config, folder_of_base, _chosen(own, order[held:]))
@@ -92,8 +90,6 @@ def _embedded(config: RealGenConfig, folder: RunFolder) -> World:
         rewriter = folder_of_base / "rewriter"
         train = np.random.default_rng(config.seed).choice(order[held:], count)
         crops = _chosen(own, np.concatenate([order[:held], train]))
-    if not rewriter.is_dir():
-        _new_rewriter(subjects).save(rewriter)
     return World(
         policy=FlowPolicy(base, guidance=config.generator.guidance, max_sequence_length=1),
         rewriter=PromptRewriter.load(rewriter),
@@ -119,7 +115,7 @@ def _own_photographs(config: RealGenConfig, folder: RunFolder) -> photographs.Ph
 def _retrain(config: RealGenConfig, folder: Path, crops: photographs.Photographs) -> None:
     """Re-train base and alignment model on a person's own photographs, from scratch, as the shipped ones were made."""
     smoothed = photographs.over_smoothed(crops, seed=config.seed, smoothed_share=0.6)
-    tokenizer = embedded.train_tokenizer(smoothed.captions)
+    tokenizer = embedded.kept_tokenizer(folder / "tokenizer", smoothed.captions)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         base, clip = embedded.new_base(tokenizer), embedded.new_clip(tokenizer)
@@ -134,18 +130,12 @@ def _retrain(config: RealGenConfig, folder: Path, crops: photographs.Photographs
             clip, tokenizer, crops.images, crops.captions, steps=config.base_steps // 4, seed=config.seed,
             on_step=lambda step, figures: bar.advance(**figures),
         )  # fmt: skip
-    clip.save_pretrained(folder / "clip")
-    tokenizer.save_pretrained(folder / "clip")
-
-
-def _new_rewriter(subjects: list[str]) -> PromptRewriter:
-    rewriter = tiny_rewriter(subjects=subjects)
-    with progress(600, "rewriter: cold start") as bar:
-        cold_start(
-            rewriter.model, rewriter.tokenizer, synthetic_pairs(4000, subjects=subjects), 600,
-            on_step=lambda step, loss: bar.advance(loss=loss),
-        )  # fmt: skip
-    return rewriter
+    subjects = list(dict.fromkeys(photographs.subject_of(text) for text in crops.captions))
+    started_rewriter(subjects, steps=config.cold_start_steps).save(folder / "rewriter")
+    # Last, because its folder says that all of this is done.
+    tokenizer.save_pretrained(folder / "clip.partial")
+    clip.save_pretrained(folder / "clip.partial")
+    (folder / "clip.partial").rename(folder / "clip")
 
 
 _GENERATORS = {

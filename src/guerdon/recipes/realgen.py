@@ -175,11 +175,9 @@ def climb_by_rewriting(
     )  # fmt: skip
     settings = config.rewriter.model_copy(update={"seed": config.seed})
     keys = {f"rewriter/{name}": watch_key(name, roles) for name in bank.rewards}
-    with progress(settings.steps, "stage 1: prompt rewriter") as bar:
-        result = train_rewriter(
-            world.rewriter, env, world.train.prompts, settings, folder.path / "rewriter", resume=resume,
-            on_step=lambda step, row: bar.advance(reward=row.get("rewriter/weighted", float("nan"))),
-        )  # fmt: skip
+    result = train_rewriter(
+        world.rewriter, env, world.train.prompts, settings, folder.path / "rewriter", resume=resume
+    )
     folder.rollback(0, stage="rewriter")
     for row in result.metrics:
         found = {new: row[old] for old, new in keys.items() if old in row}

@@ -31,7 +31,7 @@ _STAND_INS = {
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.5, 1.2, 1.5)), (0, (9, 2)))
 _ROLE_MARKERS = {"training": "", "validation": "s", "held-out": "o"}
 ROLE_WORDS = {"training": "training reward", "validation": "validation judge", "held-out": "held-out judge"}
-_RC = {
+_RC: Any = {
     "svg.fonttype": "none", "text.parse_math": False, "font.family": "DejaVu Sans", "font.size": 12,
     "axes.spines.top": False, "axes.spines.right": False, "axes.unicode_minus": True, "axes.linewidth": 1.0,
     "axes.edgecolor": _STAND_INS["rule"], "axes.labelcolor": _STAND_INS["muted"], "text.color": _STAND_INS["ink"],
@@ -139,48 +139,56 @@ def forest(
     width = 370 if narrow else 1000
     lines = sum(len(dots) for _, _, dots in groups)
     height = 56 + 13 * lines + (40 if narrow else 20) * len(groups)
-    markers = {"arm0": "o", "arm1": "^", "arm2": "o", "real": "D"}
+    left, right = 14 if narrow else 230, 14
+    outside = 0.0 if narrow else -left / (width - left - right)  # the left edge of the figure in axes coordinates
     with matplotlib.rc_context(_RC):
-        left = 14 if narrow else 230
-        figure, axes = _figure(width, height, left=left, right=14, top=4, bottom=46)
-        scale = height - 50
-        axes.set_ylim(scale, 0)
+        figure, axes = _figure(width, height, left=left, right=right, top=4, bottom=46)
+        axes.set_ylim(height - 50, 0)
         axes.set_xlim(0, 1)
         axes.xaxis.grid(True)
         axes.yaxis.set_visible(False)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(label)
+        beside: Any = {"transform": axes.get_yaxis_transform(), "va": "center"}
+        rule: Any = {"transform": axes.get_yaxis_transform(), "color": _STAND_INS["rule"], "clip_on": False}
         y = 0.0
         for index, (title, role, dots) in enumerate(groups):
             if index:
-                start = 0.0 if narrow else -left / (width - left - 14)
-                axes.plot([start, 1], [y, y], color=_STAND_INS["rule"], linewidth=0.8, transform=axes.get_yaxis_transform(),
-                          clip_on=False)  # fmt: skip
-            words = f"{title} · {ROLE_WORDS.get(role, role)}" if role else title
+                axes.plot([outside, 1], [y, y], linewidth=0.8, **rule)
+            word = ROLE_WORDS.get(role, role)
             if narrow:
-                axes.text(0, y + 15, words, transform=axes.get_yaxis_transform(), va="center", fontsize=12)
+                axes.text(0, y + 15, f"{title} · {word}" if word else title, fontsize=12, **beside)
                 y += 24
             else:
                 middle = y + 10 + 13 * len(dots) / 2
-                axes.text(-left / (width - left - 14), middle - (8 if role else 0), title, va="center", fontsize=13,
-                          transform=axes.get_yaxis_transform())  # fmt: skip
-                axes.text(-left / (width - left - 14), middle + 9, ROLE_WORDS.get(role, role), va="center", fontsize=11.5,
-                          color=_STAND_INS.get(role, _STAND_INS["muted"]), transform=axes.get_yaxis_transform())  # fmt: skip
+                colour = _STAND_INS.get(role, _STAND_INS["muted"])
+                axes.text(outside, middle - (8 if role else 0), title, fontsize=13, **beside)
+                axes.text(outside, middle + 9, word, fontsize=11.5, color=colour, **beside)
                 y += 10
             for dot in dots:
-                y += 6.5
-                colour = _STAND_INS[dot.style]
-                if dot.low is not None and dot.high is not None:
-                    axes.plot([dot.low, dot.high], [y, y], color=colour, linewidth=2, solid_capstyle="butt", zorder=3)
-                face = _STAND_INS["paper"] if dot.style == "arm0" else colour
-                axes.plot([dot.value], [y], marker=markers[dot.style], markersize=8, markerfacecolor=face, clip_on=False,
-                          markeredgecolor=colour, markeredgewidth=1.8, zorder=4)  # fmt: skip
-                y += 6.5
+                _interval_dot(axes, dot, y + 6.5)
+                y += 13
             y += 16 if narrow else 10
         return _svg(figure, name, label)
 
 
-def _figure(width: float, height: float, *, left: float, right: float, top: float, bottom: float) -> tuple[Figure, Axes]:
+_ARM_MARKERS = {"arm0": "o", "arm1": "^", "arm2": "o", "real": "D"}
+
+
+def _interval_dot(axes: Axes, dot: Dot, y: float) -> None:
+    colour = _STAND_INS[dot.style]
+    if dot.low is not None and dot.high is not None:
+        axes.plot([dot.low, dot.high], [y, y], color=colour, linewidth=2, solid_capstyle="butt", zorder=3)
+    face = _STAND_INS["paper"] if dot.style == "arm0" else colour
+    axes.plot(
+        [dot.value], [y], marker=_ARM_MARKERS[dot.style], markersize=8, markerfacecolor=face, markeredgecolor=colour,
+        markeredgewidth=1.8, clip_on=False, zorder=4,
+    )  # fmt: skip
+
+
+def _figure(
+    width: float, height: float, *, left: float, right: float, top: float, bottom: float
+) -> tuple[Figure, Axes]:
     """A figure of ``width`` x ``height`` pixels with one axes inside the given margins."""
     figure = Figure(figsize=(width / 72, height / 72), dpi=72)
     box = (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
@@ -207,7 +215,7 @@ def _dash(curves: Sequence[Curve], curve: Curve) -> Any:
 
 
 def legend_line(curves: Sequence[Curve], curve: Curve) -> tuple[str, str]:
-    """(SVG stroke-dasharray in pixels, marker) with which `watch` draws ``curve``; the array is empty for a full line."""
+    """(SVG stroke-dasharray in pixels, marker) with which `watch` draws ``curve``; a full line has an empty array."""
     dash = _dash(curves, curve)
     array = "" if dash == "-" else " ".join(f"{2 * part:g}" for part in dash[1])
     return array, {"s": "square", "o": "circle"}.get(_ROLE_MARKERS[curve.role], "")
@@ -241,7 +249,7 @@ def running_mean(values: np.ndarray, window: int) -> np.ndarray:
 def _event_lines(
     axes: Axes, chosen: float | None, stopped: float | None, first: float, last: float, narrow: bool
 ) -> None:
-    text = {"transform": axes.get_xaxis_transform(), "fontsize": 11 if narrow else 12, "va": "bottom", "zorder": 5}
+    text: Any = {"transform": axes.get_xaxis_transform(), "fontsize": 11 if narrow else 12, "va": "bottom", "zorder": 5}
     middle = (first + last) / 2
     if chosen is not None:
         if last > chosen:
@@ -294,7 +302,8 @@ def _svg(figure: Figure, name: str, description: str) -> Markup:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.S)
-    text = re.sub(r'\s(xmlns(:xlink)?|version|width|height)="[^"]*"', "", text.split(">", 1)[0]) + ">" + text.split(">", 1)[1]
+    opening, rest = text.split(">", 1)
+    text = re.sub(r'\s(xmlns(:xlink)?|version|width|height)="[^"]*"', "", opening) + ">" + rest
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
     text = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif", text)
     for variable, colour in _STAND_INS.items():

@@ -109,12 +109,13 @@ def find(record: Record) -> Finding:
     if held == "up" and not failed and not easier:
         kind, headline = "improved", "The pictures look more like photographs, and a judge outside the training agrees."
     elif held == "up":
-        reservation = "a newly trained detector tells them apart more easily" if easier else _count(len(failed), verdicts)
+        apart = "a newly trained detector tells them apart more easily"
+        reservation = apart if easier else _count(len(failed), verdicts)
         kind, headline = "mixed", f"The pictures look more like photographs to an outside judge, but {reservation}."
     elif training == "up":
         verb = "finds the pictures less real than before" if held == "down" else "sees no gain"
         kind = "hacked"
-        headline = f"The reward was hacked: the detectors used in training were won over, while an outside judge {verb}."
+        headline = f"The reward was hacked: it won over the detectors used in training, while an outside judge {verb}."
     elif held == "down":
         kind, headline = "worse", "The pictures look less like photographs to a judge outside the training."
     elif held == "same":
@@ -172,7 +173,9 @@ def _stopping(record: Record) -> list[str]:
     if step is None and chosen is None:
         return []
     reason = str(stopped.get("reason") or "").strip().rstrip(".")
-    parts = [f"Training was stopped at step {step:.0f}" + (f" ({reason})" if reason else "")] if step is not None else []
+    parts = []
+    if step is not None:
+        parts.append(f"Training was stopped at step {step:.0f}" + (f" ({reason})" if reason else ""))
     if chosen is not None:
         parts.append(f"the policy of step {chosen:.0f} was kept")
     text = ", and ".join(parts) + "."
@@ -213,7 +216,7 @@ def _unfinished(record: Record) -> Finding:
 
 
 def reward_series(record: Record, stage: str) -> list[Series]:
-    """The training rewards that share the judges' scale: the training detectors where they are known, else all parts."""
+    """The training rewards on the judges' scale: the training detectors where they are known, else all parts."""
     series = record.stages.get(stage, {})
     rewards = {key.removeprefix("reward/"): one for key, one in series.items() if key.startswith("reward/")}
     rewarded = record.rewarded
@@ -263,8 +266,8 @@ def watch_sentence(record: Record, stage: str) -> list[str]:
     if chosen is not None and last > kept:
         later, gone = level(held, last), level(rewards, last)
         out.append(
-            f"By step {last} the held-out judge stood at {plain(later)} ({signed(later - then)}) and the training reward "
-            f"at {plain(gone)} ({signed(gone - end)}): those steps were thrown away."
+            f"By step {last} the held-out judge stood at {plain(later)} ({signed(later - then)}) and the training "
+            f"reward at {plain(gone)} ({signed(gone - end)}): those steps were thrown away."
         )
     elif end - start > 0.05 and then - outside < 0.25 * (end - start):
         out.append("The reward rises and the outside judge does not follow: this is what hacking looks like.")

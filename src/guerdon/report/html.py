@@ -62,7 +62,8 @@ class Watch:
 def render(run: str | Path) -> str:
     """The page for the run folder ``run``, finished or not; the same folder always gives the same text.
 
-    What the folder does not hold is named on the page instead of shown. Raises GuerdonError when ``run`` is no run folder.
+    What the folder does not hold is named on the page instead of shown. Raises GuerdonError when ``run`` is no run
+    folder.
     """
     return _environment().get_template("report.html.j2").render(_page(read_record(run)))
 
@@ -81,7 +82,9 @@ def write_report(run: str | Path) -> Path:
 def _environment() -> Environment:
     # Autoescape is switched on for every template: a choice by file name would miss ".html.j2".
     loader = PackageLoader("guerdon.report", "templates")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters |= {"words": words, "percent": percent, "plain": plain, "listed": listed}
     return environment
 
@@ -111,6 +114,7 @@ def _page(record: Record) -> dict[str, Any]:
         "open_rows": _OPEN_ROWS,
         "watches": [watch for stage in record.stages if (watch := _watch(record, stage)) is not None],
         "meters": _meters(record),
+        "kept": number(mapping(summary, "stopped").get("chosen_step")) is not None,
         "drift": tables.drift(record),
         "health": _health(record),
         "benchmark": tables.benchmark(record),
@@ -154,8 +158,10 @@ def _hero(record: Record, grid: Grid, count: int = 6) -> list[tuple[str, list[st
     """The first pictures of the base, the final arm and the photographs, side by side at the top of the page."""
     places = {name: place for place, (name, _) in enumerate(grid.columns)}
     wanted = [(record.base, "Before"), (record.final, "After"), (REFERENCE, "Real photographs")]
-    strips = [(label, [row.cells[places[name]] for row in grid.rows[:count]]) for name, label in wanted if name in places]
-    return [(label, [cell for cell in cells if cell]) for label, cells in strips] if record.final in places else []
+    if record.final not in places:
+        return []
+    strips = [(label, places[name]) for name, label in wanted if name in places]
+    return [(label, [cell for row in grid.rows[:count] if (cell := row.cells[at])]) for label, at in strips]
 
 
 def _judges(record: Record) -> list[tuple[str, str, str]]:
@@ -184,7 +190,7 @@ def _watch(record: Record, stage: str) -> Watch | None:
         return None
     curves = [figures.Curve(one, _label(one), role) for role, one in found]
     stopped = stopped_in(record, stage)
-    events = {"chosen": number(stopped.get("chosen_step")), "stopped": number(stopped.get("step"))}
+    events: Any = {"chosen": number(stopped.get("chosen_step")), "stopped": number(stopped.get("step"))}
     name = f"watch{list(record.stages).index(stage)}"
     absent = [role for role in ("validation", "held-out") if not any(curve.role == role for curve in curves)]
     notes = [f"No {' and no '.join(absent)} judge was read in this stage."] if absent else []
@@ -213,7 +219,7 @@ def _meters(record: Record) -> list[Panel]:
     series = record.stages[stage]
     chosen = number(stopped_in(record, stage).get("chosen_step"))
     keys = sorted((key for key in series if key.startswith("drift/")), key=list(series).index)
-    panels = []
+    panels: list[Panel] = []
     for key in [*keys, *(key for key in _WATCHED if key in series)]:
         meter = key.removeprefix("drift/")
         levels = []
@@ -262,17 +268,20 @@ def _rewrites(summary: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _rewriter(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
     told = {
-        "distinct_2": ("different word pairs", "share of all word pairs in the rewrites that differ; low means one phrase for all"),
-        "commonest_tail_share": ("commonest ending", "share of rewrites that end in the same words; high means a collapsed rewriter"),
-        "malformed_share": ("malformed", "share of outputs without an answer"),
+        "distinct_2": ("different word pairs", "of all pairs in the rewrites; low means one phrase for all"),
+        "commonest_tail_share": ("the commonest ending", "share of the rewrites; high means a collapsed rewriter"),
+        "malformed_share": ("malformed", "outputs without an answer"),
     }  # fmt: skip
     measured = mapping(summary, "rewriter")
-    return [(name, percent(measured[key]), text) for key, (name, text) in told.items() if number(measured.get(key)) is not None]
+    known = [(key, *told[key]) for key in told if number(measured.get(key)) is not None]
+    return [(name, percent(measured[key]), text) for key, name, text in known]
 
 
 def _command(record: Record, system: str) -> str | None:
-    """The command that does the run again: the recipe's own where it wrote one, else from the resolved configuration."""
+    """The command that does the run again: the recipe's own where it wrote one, else by the resolved configuration."""
     own = record.summary.get("command")
     if isinstance(own, str) and own.strip():
         return own.strip()
-    return f"guerdon run {system} --config {record.name}/config.yaml --out {record.name}-again" if system and record.config else None
+    if not system or not record.config:
+        return None
+    return f"guerdon run {system} --config {record.name}/config.yaml --out {record.name}-again"

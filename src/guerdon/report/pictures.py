@@ -63,9 +63,9 @@ def read_grid(record: Record, *, limit: int = 24) -> Grid:
     for entry in entries[:limit]:
         cells = [reader.uri(folders[name] / f"{entry['index']:03d}.png") for name, _ in columns]
         if any(cells):
-            texts = (str(entry.get(key) or "") for key in ("prompt", "rewrite"))
-            seed = entry.get("seed")
-            table.append(Row(entry["index"], *texts, "" if seed is None else str(seed), cells))
+            prompt, rewrite, seed = (entry.get(key) for key in ("prompt", "rewrite", "seed"))
+            told = (str(prompt or ""), str(rewrite or ""), "" if seed is None else str(seed))
+            table.append(Row(entry["index"], *told, cells))
     if reader.damaged:
         notes.append(f"Damaged and left out: {', '.join(reader.damaged)}.")
     if not table:
@@ -103,11 +103,9 @@ class _Reader:
             self.damaged.append(f"{path.parent.name}/{path.name}")
             return None
         self.size = self.size or picture.size
-        kind, options = "png", {"optimize": True}
         if max(picture.size) > LARGEST:
             picture.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
-        if max(picture.size) >= PIXELATED_BELOW:
-            kind, options = "jpeg", {"quality": 90}
+        kind = "jpeg" if max(picture.size) >= PIXELATED_BELOW else "png"
         buffer = io.BytesIO()
-        picture.save(buffer, kind, **options)
+        picture.save(buffer, kind, quality=90, optimize=True)  # a PNG has no quality and ignores it
         return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -61,7 +61,7 @@ class Record:
     @property
     def arms(self) -> dict[str, dict[str, Any]]:
         """The measured versions of the policy in the order of the summary, ``base`` first where there is one."""
-        arms = {str(name): arm for name, arm in mapping(self.summary, "arms").items() if isinstance(arm, Mapping)}
+        arms = {str(name): dict(arm) for name, arm in mapping(self.summary, "arms").items() if isinstance(arm, Mapping)}
         return dict(sorted(arms.items(), key=lambda item: item[0] != "base"))
 
     @property

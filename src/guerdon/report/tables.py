@@ -31,7 +31,7 @@ class Mark:
     style: str
     label: str
     text: str
-    at: float
+    at: float | None
     low: float | None
     high: float | None
 
@@ -78,19 +78,34 @@ def _fine(value: Any) -> str:
 
 
 _MEASURES = (
-    _Measure("held-out", "Held-out judge, P(real)", "A detector that took no part in training or in choosing the checkpoint.",
-             lambda arm: judged(arm, "held-out"), plain, scale=(0, 1), moves="difference", keywords=("held-out", "held out")),
-    _Measure("fresh", "Caught by a fresh detector", "Balanced accuracy of a detector trained from scratch afterwards; 50% is guessing, lower is better.",
-             lambda arm: measured(arm.get("fresh"), "balanced_accuracy"), percent, False, (0.5, 1), moves="points", keywords=("fresh",)),
-    _Measure("arena", "Arena win rate", "How often a pairwise judge takes the picture for the more realistic of it and a photograph.",
-             lambda arm: measured(arm.get("arena"), "win_rate"), percent, scale=(0, 1), yardstick="the judge cannot tell", moves="points",
-             keywords=("arena", "win rate")),
-    _Measure("alignment", "Alignment", "Agreement of the picture with the prompt the user wrote, not with its rewrite.",
-             lambda arm: measured(arm.get("alignment")) or _bare("alignment")(arm), _fine, keywords=("alignment",)),
-    _Measure("diversity", "Diversity", "Mean distance between pictures, in features no detector uses.",
-             _bare("diversity"), plain, keywords=("diversity",)),
-    _Measure("coverage", "Coverage", "Share of the real photographs that have a picture near them, in the same features.",
-             _bare("coverage"), percent, scale=(0, 1), keywords=("coverage",)),
+    _Measure(
+        "held-out", "Held-out judge, P(real)", "A detector with no part in training or in choosing the checkpoint.",
+        lambda arm: judged(arm, "held-out"), plain, scale=(0, 1), moves="difference", keywords=("held-out", "held out"),
+    ),
+    _Measure(
+        "fresh", "Caught by a fresh detector",
+        "Balanced accuracy of a detector trained from scratch afterwards; 50% is guessing, lower is better.",
+        lambda arm: measured(arm.get("fresh"), "balanced_accuracy"), percent, False, (0.5, 1), moves="points",
+        keywords=("fresh",),
+    ),
+    _Measure(
+        "arena", "Arena win rate",
+        "How often a pairwise judge takes the picture for the more realistic of it and a photograph.",
+        lambda arm: measured(arm.get("arena"), "win_rate"), percent, scale=(0, 1), yardstick="the judge cannot tell",
+        moves="points", keywords=("arena", "win rate"),
+    ),
+    _Measure(
+        "alignment", "Alignment", "Agreement of the picture with the prompt the user wrote, not with its rewrite.",
+        _bare("alignment"), _fine, keywords=("alignment",),
+    ),
+    _Measure(
+        "diversity", "Diversity", "Mean distance between pictures, in features no detector uses.",
+        _bare("diversity"), plain, keywords=("diversity",),
+    ),
+    _Measure(
+        "coverage", "Coverage", "Share of the real photographs that have a picture near them, in the same features.",
+        _bare("coverage"), percent, scale=(0, 1), keywords=("coverage",),
+    ),
 )  # fmt: skip
 
 
@@ -115,7 +130,12 @@ def _key_figure(record: Record, measure: _Measure) -> KeyFigure | None:
         return None if value is None else round(100 * min(max((value - low) / (high - low), 0.0), 1.0), 2)
 
     marks = [
-        Mark(record.style(name), record.label(name), interval(one, measure.word), at(one.value) or 0.0, at(one.low), at(one.high))
+        Mark(
+            record.style(name),
+            record.label(name),
+            interval(one, measure.word),
+            *map(at, (one.value, one.low, one.high)),
+        )
         for name, one in ranges.items()
     ]
     direction = change(before, after)
@@ -193,11 +213,14 @@ class Verdict:
 
 
 def verdicts(record: Record) -> list[Verdict]:
-    states = {True: "holds", False: "fails"}
     return [
-        Verdict(str(v.get("name") or "?"), cell(v.get("target")), cell(v.get("value")), states.get(v.get("holds"), "open"))  # type: ignore[arg-type]
+        Verdict(str(v.get("name") or "?"), cell(v.get("target")), cell(v.get("value")), _state([v.get("holds")]))
         for v in rows(record.summary, "verdicts")
     ]
+
+
+def _state(found: list[Any]) -> str:
+    return "fails" if False in found else "holds" if all(state is True for state in found) else "open"
 
 
 def verdict_of(record: Record, key: str, keywords: tuple[str, ...]) -> str | None:
@@ -207,11 +230,10 @@ def verdict_of(record: Record, key: str, keywords: tuple[str, ...]) -> str | Non
     for verdict in rows(record.summary, "verdicts"):
         name = str(verdict.get("name") or "").lower()
         named = {word for word in every if word in name}
-        if verdict.get("figure") == key or ("figure" not in verdict and "stage 1" not in name and named and named <= set(keywords)):
+        alone = "figure" not in verdict and "stage 1" not in name and named and named <= set(keywords)
+        if verdict.get("figure") == key or alone:
             found.append(verdict.get("holds"))
-    if not found:
-        return None
-    return "fails" if False in found else "holds" if all(state is True for state in found) else "open"
+    return _state(found) if found else None
 
 
 @dataclass(frozen=True)
@@ -240,7 +262,8 @@ def benchmark(record: Record) -> list[Line]:
     names = {name: detector for arm in record.arms.values() for name, detector in mapping(arm, "detectors").items()}
     out = []
     for name in by_role(names):
-        sources = [(record.label(key), record.style(key), mapping(arm, "detectors", name)) for key, arm in record.arms.items()]
+        arms = record.arms.items()
+        sources = [(record.label(key), record.style(key), mapping(arm, "detectors", name)) for key, arm in arms]
         sources.append(("Real photographs", "real", real.get(name, {})))
         shown = [(label, style, source) for label, style, source in sources if measured(source) is not None]
         for index, (label, style, source) in enumerate(shown):
@@ -280,7 +303,7 @@ def arena(record: Record) -> list[Line]:
 
 
 def costs(record: Record) -> list[Line]:
-    """Alignment, diversity, coverage and the fresh detector of every arm, the change from first to final, the verdict."""
+    """Fresh detector, alignment, diversity and coverage of every arm, the change from first to final, the verdict."""
     out = []
     for measure in _MEASURES:
         ranges = [measure.read(arm) for arm in record.arms.values()]
@@ -302,7 +325,8 @@ def drift(record: Record) -> list[Line]:
     real = mapping(record.reference, "drift")
     out = []
     for meter in dict.fromkeys(name for source in (*arms, real) for name in source):
-        before, after = (number(mapping(record.arms.get(key or "", {}), "drift").get(meter)) for key in (record.base, record.final))
+        ends = (record.arms.get(key or "", {}) for key in (record.base, record.final))
+        before, after = (number(mapping(arm, "drift").get(meter)) for arm in ends)
         cells = [plain(source.get(meter), 3) for source in (*arms, real)]
         reading = approach(before, after, number(real.get(meter)))
         out.append(Line(words(meter), [*cells, reading], state="fails" if reading in _ALARMS else None,

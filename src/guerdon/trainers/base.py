@@ -58,7 +58,7 @@ def train_flow(
         first = _restore(checkpoint, names, parameters, average, optimizer)
     for step in range(first, steps):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        rate = learning_rate * min(1.0, (step + 1) / 200) * 0.5 * (1 + np.cos(np.pi * step / steps))
+        rate = learning_rate * min(1.0, (step + 1) / min(200, max(1, steps // 10))) * 0.5 * (1 + np.cos(np.pi * step / steps))
         for group in optimizer.param_groups:
             group["lr"] = rate
         index = torch.randint(len(pixels), (batch_size,), generator=generator)

@@ -20,7 +20,10 @@ from guerdon.trainers.windows import Window
 
 
 class ScorerFn(Protocol):
-    """``scorer(prompts, images [N, 3, H, W] in [0, 1], step, **columns) -> ScoredBatch``; step counts from 0."""
+    """``scorer(prompts, images [N, 3, H, W] in [0, 1], step, **columns) -> ScoredBatch``; step counts from 0.
+
+    ``columns`` are the data's own and ``group_ids``, one entry an image.
+    """
 
     def __call__(self, prompts: list[str], images: Tensor, step: int, **columns: list[Any]) -> ScoredBatch: ...
 
@@ -70,7 +73,7 @@ class GroupSampler:
                     # images not scored yet, of which those of finished groups go
                     left = torch.cat(images)
                     count = ready - pending
-                    jobs.append(self._submit(pool, rows[pending:ready], left[:count], step))
+                    jobs.append(self._submit(pool, rows[pending:ready], left[:count], step, first + pending))
                     sizes.append(count)
                     images, pending = [left[count:]], ready
             scores = [job.result() if isinstance(job, Future) else job for job in jobs]
@@ -91,10 +94,12 @@ class GroupSampler:
         )  # fmt: skip
 
     def _submit(
-        self, pool: ThreadPoolExecutor, rows: list[dict[str, Any]], images: Tensor, step: int
+        self, pool: ThreadPoolExecutor, rows: list[dict[str, Any]], images: Tensor, step: int, first: int
     ) -> Future[ScoredBatch] | ScoredBatch:
         prompts = [row["prompt"] for row in rows]
         columns = {key: [row[key] for row in rows] for key in rows[0] if key != "prompt"}
+        # Two groups may share a prompt, so a groupwise reward is told where each begins.
+        columns["group_ids"] = [(first + place) // self.config.group_size for place in range(len(rows))]
         if self.config.overlap_scoring:
             return pool.submit(self.scorer_fn, prompts, images, step, **columns)
         return self.scorer_fn(prompts, images, step, **columns)

@@ -1,0 +1,234 @@
+"""One training epoch (sample, score, optimise) of DiffusionTrainer against a plain loop, at the embedded size.
+
+The plain loop does what the published trainers do: prompts are encoded again for every batch, the latents of all
+denoising steps are kept, every trained step of every micro-batch has its own forward and backward pass, and the
+reference policy is always evaluated. Both sides draw the same noise, use the same rewards and take the same optimiser
+steps; the gradients of all of them are compared.
+
+The sides take turns, and the ratio is the median over the pairs. Last line: {"name", "ratio", "parity"}, ratio in
+images a second, parity the largest difference of a gradient relative to the largest gradient.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from guerdon.core.photographs import SUBJECTS
+from guerdon.models.detectors.small import make_detector
+from guerdon.objectives.flow_sde import flow_sde_step, gaussian_log_prob, ode_step
+from guerdon.policies.embedded import new_base, train_tokenizer
+from guerdon.policies.flow import FlowPolicy
+from guerdon.policies.rollout import keyed_generator
+from guerdon.rewards.bank import RewardBank
+from guerdon.rewards.image.detector import DetectorReward
+from guerdon.trainers.diffusion import DiffusionTrainer
+from guerdon.trainers.diffusion_config import DiffusionConfig, WindowConfig
+
+PROMPTS = [f"a photo of {subject.name}" for subject in SUBJECTS]
+PARITY = 1e-4
+
+
+def embedded_config(**changes: Any) -> DiffusionConfig:
+    """Stage 2 of the embedded RealGen run."""
+    return DiffusionConfig(
+        algorithm="grpo", steps=1, num_steps=10, eval_steps=10, guidance=1.0, group_size=8, prompts_per_step=12,
+        sample_batch=96, micro_batch=16, noise_level=0.7, window=WindowConfig(size=3, lo=0, hi=8), branches=1,
+        learning_rate=3e-4, clip_range=1e-3, updates_per_step=2, lora_rank=16, lora_alpha=32, ema_decay=0.5,
+        ema_every=1, seed=11, **changes,
+    )  # fmt: skip
+
+
+def new_policy(config: DiffusionConfig) -> FlowPolicy:
+    """The embedded base with random weights (speed does not depend on them) and an adapter moved away from zero."""
+    torch.manual_seed(0)
+    policy = FlowPolicy(new_base(train_tokenizer(PROMPTS)), guidance=config.guidance, max_sequence_length=1)
+    policy.add_lora(config.lora_rank, config.lora_alpha, seed=config.seed)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in policy.trainable_parameters():
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    return policy
+
+
+def new_bank() -> RewardBank:
+    """Three small detectors, as in the embedded run."""
+    return RewardBank({name: DetectorReward(make_detector(name, seed=3), name=name) for name in ("cnn", "patch", "gradient")})
+
+
+@dataclass
+class Side:
+    """One way to do an epoch: ``epoch()`` returns the gradients of its optimiser steps."""
+
+    name: str
+    epoch: Any
+
+
+def ours(config: DiffusionConfig) -> Side:
+    bank = new_bank()
+    policy = new_policy(config)
+
+    def scorer(prompts: list[str], images: Tensor, step: int) -> Any:
+        return bank.score(prompts, images)
+
+    trainer = DiffusionTrainer(policy, scorer, PROMPTS, config)
+    found: list[list[Tensor]] = []
+    step = trainer._optimise
+
+    def optimise() -> float:
+        found.append([parameter.grad.clone() for parameter in trainer.parameters])
+        return step()
+
+    trainer._optimise = optimise  # type: ignore[method-assign]
+
+    def epoch() -> list[list[Tensor]]:
+        found.clear()
+        trainer.train_step()
+        return list(found)
+
+    return Side("DiffusionTrainer", epoch)
+
+
+class PlainLoop:
+    """Flow-GRPO as its published trainers write it, for one process."""
+
+    def __init__(self, config: DiffusionConfig) -> None:
+        self.config, self.bank = config, new_bank()
+        self.policy = new_policy(config)
+        self.pipeline, self.transformer = self.policy.pipeline, self.policy.transformer
+        self.parameters = self.policy.trainable_parameters()
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=config.learning_rate, betas=config.betas, eps=config.eps,
+            weight_decay=config.weight_decay,
+        )  # fmt: skip
+        self.window = config.make_window()
+        self.step = 0
+
+    def encode(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            embeds, _, pooled, _ = self.pipeline.encode_prompt(
+                prompt=prompts, prompt_2=None, prompt_3=None, do_classifier_free_guidance=False, max_sequence_length=1
+            )
+        return embeds, pooled
+
+    def velocity(self, x: Tensor, t: Tensor, embeds: Tensor, pooled: Tensor) -> Tensor:
+        return self.transformer(
+            hidden_states=x, timestep=t.expand(len(x)) * 1000, encoder_hidden_states=embeds, pooled_projections=pooled,
+            return_dict=False,
+        )[0]  # fmt: skip
+
+    @torch.no_grad()
+    def sample(self, prompts: list[str], numbers: range, window: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+        """All latents [N + 1, B, ...], the log-probs [S, B] of the window's steps, and the images."""
+        config, sigmas = self.config, self.policy.sigmas(self.config.num_steps)
+        embeds, pooled = self.encode(prompts)
+        starts = [keyed_generator(config.seed, self.step, "start", "prefix", n) for n in numbers]
+        noises = [keyed_generator(config.seed, self.step, "noise", n) for n in numbers]
+        x = torch.stack([torch.randn(self.policy.latent_shape, generator=one) for one in starts])
+        latents, log_probs = [x], []
+        for place in range(config.num_steps):
+            t, t_next = sigmas[place], sigmas[place + 1]
+            v = self.velocity(x, t, embeds, pooled)
+            if window[0] <= place < window[1]:
+                mean, std = flow_sde_step(x, v, t, t_next, noise_level=config.noise_level, t_second=sigmas[1])
+                x = mean + std * torch.stack([torch.randn(x.shape[1:], generator=one) for one in noises])
+                log_probs.append(gaussian_log_prob(x, mean, std))
+            else:
+                x = ode_step(x, v, t, t_next)
+            latents.append(x)
+        return torch.stack(latents), torch.stack(log_probs), self.policy.decode(x)
+
+    def epoch(self) -> list[list[Tensor]]:
+        """Sample, score and update once; returns the gradients of each optimiser step."""
+        config, sigmas = self.config, self.policy.sigmas(self.config.num_steps)
+        window = self.window.at(self.step)
+        assert window is not None
+        slots = torch.randperm(len(PROMPTS), generator=keyed_generator(config.seed, self.step, "prompts")).tolist()
+        prompts = [PROMPTS[slots[n // config.group_size]] for n in range(config.group_size * config.prompts_per_step)]
+        drawn = [
+            self.sample(prompts[first : first + config.sample_batch],
+                        range(first, min(first + config.sample_batch, len(prompts))), window)
+            for first in range(0, len(prompts), config.sample_batch)
+        ]  # fmt: skip
+        latents = torch.cat([one[0] for one in drawn], 1)
+        log_probs = torch.cat([one[1] for one in drawn], 1)
+        scores = self.bank.score(prompts, torch.cat([one[2] for one in drawn]))
+        groups = torch.arange(config.prompts_per_step).repeat_interleave(config.group_size)
+        advantages = scores.advantages(groups).float().clamp(-config.adv_clip, config.adv_clip)
+        order = torch.randperm(len(prompts), generator=keyed_generator(config.seed, self.step, "order"))
+        gradients = []
+        for part in order.tensor_split(config.updates_per_step):
+            for rows in part.split(config.micro_batch):
+                embeds, pooled = self.encode([prompts[row] for row in rows.tolist()])
+                for place in range(window[1] - window[0]):
+                    at = window[0] + place
+                    t, t_next, x = sigmas[at], sigmas[at + 1], latents[at, rows]
+                    v = self.velocity(x, t, embeds, pooled)
+                    mean, std = flow_sde_step(x, v, t, t_next, noise_level=config.noise_level, t_second=sigmas[1])
+                    with self.policy.reference():
+                        v_ref = self.velocity(x, t, embeds, pooled)
+                    ratio = (gaussian_log_prob(latents[at + 1, rows], mean, std) - log_probs[place, rows]).exp()
+                    clipped = ratio.clamp(1 - config.clip_range, 1 + config.clip_range)
+                    loss = torch.maximum(-advantages[rows] * ratio, -advantages[rows] * clipped).sum()
+                    if config.kl_used:
+                        loss = loss + config.kl_weight * (v - v_ref).square().mean((1, 2, 3)).sum()
+                    (loss / (len(part) * (window[1] - window[0]))).backward()
+            gradients.append([parameter.grad.clone() for parameter in self.parameters])
+            torch.nn.utils.clip_grad_norm_(self.parameters, config.max_grad_norm)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        self.step += 1
+        return gradients
+
+
+def parity(first: list[list[Tensor]], second: list[list[Tensor]]) -> float:
+    """The largest difference of a gradient, relative to the largest gradient of its optimiser step."""
+    worst = 0.0
+    for one, other in zip(first, second, strict=True):
+        largest = max(float(g.abs().max()) for g in one)
+        worst = max(worst, max(float((a - b).abs().max()) for a, b in zip(one, other, strict=True)) / largest)
+    return worst
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=5, help="timed pairs of epochs")
+    parser.add_argument("--kl", choices=("velocity", "none"), default="velocity")
+    parser.add_argument("--plain-micro-batch", type=int, default=16)
+    parser.add_argument("--plain-sample-batch", type=int, default=96)
+    parser.add_argument("--threads", type=int, default=None)
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    config = embedded_config(kl=options.kl, kl_weight=1e-4)
+    theirs = config.model_copy(update={"micro_batch": options.plain_micro_batch, "sample_batch": options.plain_sample_batch})
+    sides = [ours(config), Side("plain loop", PlainLoop(theirs).epoch)]
+    difference = parity(*(side.epoch() for side in sides))  # also the warm-up
+    seconds: dict[str, list[float]] = {side.name: [] for side in sides}
+    cpu: dict[str, list[float]] = {side.name: [] for side in sides}
+    for pair in range(options.pairs):
+        for side in sides if pair % 2 else sides[::-1]:
+            began, used = time.perf_counter(), time.process_time()
+            side.epoch()
+            seconds[side.name].append(time.perf_counter() - began)
+            cpu[side.name].append(time.process_time() - used)
+    images = config.group_size * config.prompts_per_step
+    for name in seconds:
+        rate, own = images / statistics.median(seconds[name]), statistics.median(cpu[name])
+        print(f"{name}: {rate:.1f} images/s, {own:.2f} s of processor time an epoch", flush=True)
+    ratio = statistics.median(b / a for a, b in zip(*seconds.values(), strict=True))
+    cpu_ratio = statistics.median(b / a for a, b in zip(*cpu.values(), strict=True))
+    print(f"ratio by processor time {cpu_ratio:.2f}; {torch.get_num_threads()} threads, {options.pairs} pairs")
+    print(json.dumps({"name": "training_epoch", "ratio": round(ratio, 3), "parity": difference}))
+    sys.exit(0 if difference < PARITY else 1)
+
+
+if __name__ == "__main__":
+    main()

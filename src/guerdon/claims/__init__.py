@@ -1,0 +1,1 @@
+"""One experiment a system: its central claim, measured against its own baseline with a negative control, on a CPU."""

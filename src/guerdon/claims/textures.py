@@ -1,0 +1,197 @@
+"""A world small enough to train a text-to-image model in it within a minute: woven textures of 16x16 pixels.
+
+A prompt names a colour, the direction of the fibres, and a style word. "Real" textures are sharp; the base model learnt
+from over-smoothed ones, like the models that the paper starts from, and the style words say how smooth: there is a
+quality axis for a generator, and for a prompt rewriter, to find.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from guerdon.claims.tiny_flow import TinyFlow, pretrain, time_features
+from guerdon.core.reward import reward
+from guerdon.metrics.drift import gradients, luminance
+from guerdon.models.detectors.corruptions import blur
+from guerdon.models.detectors.small import make_detector
+from guerdon.policies.rollout import keyed_generator
+from guerdon.trainers.detector import train_detector
+
+SIDE, PATCH, GAIN = 16, 4, 4.0
+COLOURS = {"red": (0.65, 0.35, 0.32), "green": (0.36, 0.58, 0.38), "blue": (0.34, 0.42, 0.64)}
+DIRECTIONS = ("upright", "level")
+# Style word -> the range of blur (sigma in pixels) of the textures that the base saw under it.
+STYLES = {"": (0.3, 1.3), ", raw photo": (0.2, 0.6), ", soft": (1.0, 1.6)}
+USER_PROMPTS = [f"{colour} {direction} fibres" for colour in COLOURS for direction in DIRECTIONS]
+PROMPTS = [prompt + style for style in STYLES for prompt in USER_PROMPTS]
+
+
+def sharp_textures(prompts: Sequence[str], generator: torch.Generator) -> Tensor:
+    """Real textures of the prompts' colour and direction (style words change nothing), [N, 3, 16, 16] in [0, 1]."""
+    count, pad = len(prompts), 6
+    field = torch.randn(count, 1, SIDE + 2 * pad, SIDE + 2 * pad, generator=generator)
+    reach = torch.arange(-pad, pad + 1).float()
+    kernel = torch.exp(-0.5 * (reach / 2.5).square())
+    fibres = F.conv2d(field, (kernel / kernel.norm()).view(1, 1, -1, 1))[..., pad:-pad]  # long along columns
+    level = torch.tensor([prompt.split()[1].startswith("level") for prompt in prompts])
+    fibres = torch.where(level.view(-1, 1, 1, 1), fibres.transpose(2, 3), fibres)
+    # Threads are unevenly bright: most are near the mean and some stand out, as in cloth.
+    fibres = 0.10 * fibres * (0.6 + 0.4 * fibres.abs())
+    slope = 0.05 * torch.randn(count, 1, 2, 2, generator=generator)
+    shade = F.interpolate(slope, size=(SIDE, SIDE), mode="bilinear", align_corners=True)
+    grain = 0.02 * torch.randn(count, 3, SIDE, SIDE, generator=generator)
+    colour = torch.tensor([COLOURS[prompt.split()[0]] for prompt in prompts])[..., None, None]
+    return (colour + fibres + shade + grain).clamp(0, 1)
+
+
+def smoothed_textures(prompts: Sequence[str], generator: torch.Generator) -> Tensor:
+    """What the base learns from: sharp textures blurred as much as the prompts' style words say."""
+    images = sharp_textures(prompts, generator)
+    ends = torch.tensor([STYLES[prompt.split("fibres")[1]] for prompt in prompts])
+    sigma = ends[:, 0] + (ends[:, 1] - ends[:, 0]) * torch.rand(len(prompts), generator=generator)
+    return blur(images, sigma)
+
+
+def many(prompts: Sequence[str], count: int) -> list[str]:
+    """``count`` prompts, each as often as the next."""
+    return [prompts[place % len(prompts)] for place in range(count)]
+
+
+def content_error(prompts: Sequence[str], images: Tensor) -> Tensor:
+    """How far images are from their prompts' content, [N] >= 0: distance of the mean colour in units of 0.1, plus the
+    share of gradient energy along the fibres instead of across. Blind to sharpness by construction.
+    """
+    target = torch.tensor([COLOURS[prompt.split()[0]] for prompt in prompts])
+    colour = (images.mean((2, 3)) - target).norm(dim=1) / 0.1
+    across, down = (g.square().mean((1, 2, 3)) for g in gradients(luminance(images)))
+    level = torch.tensor([prompt.split()[1].startswith("level") for prompt in prompts])
+    along = torch.where(level, across, down)
+    return colour + along / (across + down + 1e-6)
+
+
+@reward(name="alignment")
+def alignment(prompts: Any, completions: Tensor, **columns: Any) -> list[float]:
+    """Less content error is better; the range is open below."""
+    return (-content_error(prompts, completions)).tolist()
+
+
+@reward(name="smoothness", range=(0.0, 1.0))
+def smoothness(prompts: Any, completions: Tensor, **columns: Any) -> list[float]:
+    """1 - mean absolute difference of neighbouring pixels: a preference for smooth pictures, a negative control."""
+    across = (completions[..., 1:] - completions[..., :-1]).abs().mean((1, 2, 3))
+    down = (completions[..., 1:, :] - completions[..., :-1, :]).abs().mean((1, 2, 3))
+    return (1 - (across + down) / 2).clamp(0, 1).tolist()
+
+
+@reward(name="random", range=(0.0, 1.0))
+def random_reward(prompts: Any, completions: Tensor, **columns: Any) -> list[float]:
+    """A number that has to do with nothing but the picture's bits: the other negative control."""
+    keys = completions.flatten(1).double().sum(1).tolist()
+    return [float(torch.rand(1, generator=keyed_generator("random", repr(key)))) for key in keys]
+
+
+class TextureNet(nn.Module):
+    """Velocity of a texture: a small transformer on 4x4 patches, modulated by time and prompt."""
+
+    def __init__(self, width: int = 64, blocks: int = 2) -> None:
+        super().__init__()
+        tokens, patch = (SIDE // PATCH) ** 2, 3 * PATCH**2
+        self.patch = nn.Linear(patch, width)
+        self.place = nn.Parameter(0.02 * torch.randn(tokens, width))
+        self.time = nn.Sequential(nn.Linear(16, width), nn.SiLU(), nn.Linear(width, width))
+        self.words = nn.Embedding(len(PROMPTS), width)
+        self.blocks = nn.ModuleList(_Block(width) for _ in range(blocks))
+        self.out = nn.Linear(width, patch)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor, t: Tensor, prompt: Tensor) -> Tensor:
+        h = self.patch(F.pixel_unshuffle(x, PATCH).flatten(2).transpose(1, 2)) + self.place
+        condition = F.silu(self.time(time_features(t)) + self.words(prompt))[:, None]
+        for block in self.blocks:
+            h = block(h, condition)
+        flat = self.out(F.layer_norm(h, h.shape[-1:])).transpose(1, 2)
+        return F.pixel_shuffle(flat.unflatten(2, (SIDE // PATCH, SIDE // PATCH)), PATCH)
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.modulation = nn.Linear(width, 4 * width)
+        self.qkv, self.mixed = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, h: Tensor, condition: Tensor) -> Tensor:
+        scale_a, shift_a, scale_m, shift_m = self.modulation(condition).chunk(4, dim=-1)
+        normal = F.layer_norm(h, h.shape[-1:]) * (1 + scale_a) + shift_a
+        q, k, v = self.qkv(normal).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        h = h + self.mixed(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return h + self.mlp(F.layer_norm(h, h.shape[-1:]) * (1 + scale_m) + shift_m)
+
+
+def train_base(seed: int, steps: int, *, images: int = 3000, batch: int = 64) -> TinyFlow:
+    """The base: a flow net fitted to over-smoothed textures of all prompts."""
+    generator = keyed_generator(seed, "base")
+    prompts = many(PROMPTS, images)
+    latents = (smoothed_textures(prompts, generator) - 0.5) * GAIN
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        policy = TinyFlow(TextureNet(), PROMPTS, (3, SIDE, SIDE), gain=GAIN)
+    numbers = policy.encode(prompts).index
+    pretrain(policy, latents, numbers, steps=steps, batch=batch, lr=3e-3, seed=seed, decay=0.99)
+    return policy
+
+
+@dataclass
+class World:
+    """Base, textures and judges of one seed. real, test: textures that judges learn from, and that nothing else saw.
+
+    robust: detectors whose negatives include corrupted textures, by family; naive: without, the training families only.
+    """
+
+    base: TinyFlow
+    real: Tensor
+    test: Tensor
+    robust: dict[str, nn.Module]
+    naive: dict[str, nn.Module]
+
+
+TRAINING, VALIDATION, HELD_OUT = ("cnn", "gradient"), "wavelet", "spectrum"
+
+
+def eight_bit(images: Tensor) -> Tensor:
+    """Rounded to 256 levels, as a stored picture is."""
+    return (images * 255).round() / 255
+
+
+def new_world(seed: int, *, base_steps: int, images: int, detector_steps: int, base: TinyFlow | None = None) -> World:
+    """Train a base (unless given) and its judges on ``images`` real and as many base pictures of the user's prompts."""
+    base = base if base is not None else train_base(seed, base_steps)
+    prompts = many(USER_PROMPTS, images)
+    generator = keyed_generator(seed, "real")
+    real, test = (eight_bit(sharp_textures(prompts, generator)) for _ in range(2))
+    fake = eight_bit(base.generate(prompts, range(seed * 10_000, seed * 10_000 + images), num_steps=10, batch_size=64))
+
+    def detector(family: str, corrupted: float) -> nn.Module:
+        model = make_detector(family, seed=seed)
+        train_detector(
+            model, real, fake, corrupt_real_as_fake=corrupted, augment_both=corrupted > 0, steps=detector_steps,
+            generator=keyed_generator(seed, family, "detector"),
+        )  # fmt: skip
+        return model
+
+    robust = {family: detector(family, 0.33) for family in (*TRAINING, VALIDATION, HELD_OUT)}
+    return World(base, real, test, robust, {family: detector(family, 0.0) for family in TRAINING})
+
+
+__all__ = [
+    "HELD_OUT", "PROMPTS", "STYLES", "TRAINING", "USER_PROMPTS", "VALIDATION", "World", "alignment", "content_error",
+    "eight_bit", "many", "new_world", "random_reward", "sharp_textures", "smoothed_textures", "smoothness", "train_base",
+]  # fmt: skip

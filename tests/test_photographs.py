@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from guerdon.core import photographs
+
+
+def test_same_seed_same_crops_and_captions_tell_the_truth() -> None:
+    first = photographs.sample(60, seed=3, smoothed_share=0.5)
+    second = photographs.sample(60, seed=3, smoothed_share=0.5)
+    assert np.array_equal(first.images, second.images) and first.captions == second.captions
+    assert first.images.shape == (60, 32, 32, 3) and first.images.dtype == np.uint8
+    for text, subject, smoothed in zip(first.captions, first.subjects, first.smoothed, strict=True):
+        assert photographs.SUBJECTS[subject].name in text
+        words = set(text.split())
+        assert not (words & set(photographs.SHARP_WORDS) and smoothed)
+        assert not (words & set(photographs.SMOOTH_WORDS) and not smoothed)
+
+
+def test_unmarked_captions_name_no_sharpness() -> None:
+    quality = set(photographs.SHARP_WORDS + photographs.SMOOTH_WORDS)
+    captions = photographs.sample(80, seed=4, smoothed_share=0.5, marked_share=0.0).captions
+    assert not any(quality & set(text.split()) for text in captions)
+    marked = photographs.sample(80, seed=4, smoothed_share=0.5, marked_share=1.0).captions
+    assert all(quality & set(text.split()) for text in marked)
+
+
+def test_every_subject_can_be_drawn_and_articles_fit() -> None:
+    crops = photographs.sample(400, seed=5, smoothed_share=0.5)
+    assert set(crops.subjects) == set(range(len(photographs.SUBJECTS)))
+    for text in crops.captions:
+        article, word, *_ = [*text.split(), ""]
+        if article in ("a", "an"):
+            assert (article == "an") == (word[0] in "aeiou"), text
+
+
+def test_smoothed_crops_have_less_detail() -> None:
+    crops = photographs.sample(300, seed=6, smoothed_share=0.5)
+    detail = np.abs(np.diff(crops.images.astype(float), axis=1)).mean((1, 2, 3))
+    assert detail[crops.smoothed].mean() < 0.75 * detail[~crops.smoothed].mean()
+
+
+def test_own_pictures_become_crops_with_their_subjects() -> None:
+    pictures = [Image.new("RGB", (50, 40), (10 * i, 0, 0)) for i in range(4)]
+    own = photographs.from_pictures(pictures, ["a photo of a cat", "a picture of a cat", "a photo of a dog", "sunset"])
+    assert own.images.shape == (4, 32, 32, 3)
+    assert own.subjects.tolist() == [0, 0, 1, 2]
+    assert photographs.subject_of("a photo of a cat") == "a cat" and photographs.subject_of("house of cards") == "house of cards"
+    worse = photographs.over_smoothed(own, seed=0, smoothed_share=1.0, marked_share=1.0)
+    assert worse.smoothed.all() and all(set(text.split()) & set(photographs.SMOOTH_WORDS) for text in worse.captions)
