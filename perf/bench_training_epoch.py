@@ -60,7 +60,9 @@ def new_policy(config: DiffusionConfig) -> FlowPolicy:
 
 def new_bank() -> RewardBank:
     """Three small detectors, as in the embedded run."""
-    return RewardBank({name: DetectorReward(make_detector(name, seed=3), name=name) for name in ("cnn", "patch", "gradient")})
+    return RewardBank(
+        {name: (DetectorReward(make_detector(name, seed=3), name=name), 1.0) for name in ("cnn", "patch", "gradient")}
+    )
 
 
 @dataclass
@@ -75,8 +77,8 @@ def ours(config: DiffusionConfig) -> Side:
     bank = new_bank()
     policy = new_policy(config)
 
-    def scorer(prompts: list[str], images: Tensor, step: int) -> Any:
-        return bank.score(prompts, images)
+    def scorer(prompts: list[str], images: Tensor, step: int, **columns: Any) -> Any:
+        return bank.score(prompts, images, **columns)
 
     trainer = DiffusionTrainer(policy, scorer, PROMPTS, config)
     found: list[list[Tensor]] = []
@@ -208,7 +210,9 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     config = embedded_config(kl=options.kl, kl_weight=1e-4)
-    theirs = config.model_copy(update={"micro_batch": options.plain_micro_batch, "sample_batch": options.plain_sample_batch})
+    theirs = config.model_copy(
+        update={"micro_batch": options.plain_micro_batch, "sample_batch": options.plain_sample_batch}
+    )
     sides = [ours(config), Side("plain loop", PlainLoop(theirs).epoch)]
     difference = parity(*(side.epoch() for side in sides))  # also the warm-up
     seconds: dict[str, list[float]] = {side.name: [] for side in sides}

@@ -28,7 +28,7 @@ CONTROLS = {
     "naive": [
         "detectors.training=[cnn]", "safeguards.corrupted_negatives=false", "safeguards.augmentation=false",
         "safeguards.adversarial=false", "safeguards.robust_reward=false", "safeguards.early_stopping=false",
-        "generator.kl_weight=0",
+        "generator.kl_weight=0", "alignment_weight=0", "generator.steps=50",
     ],
     "random": ["reward=random"],
     "smoothness": ["reward=smoothness"],
@@ -42,7 +42,7 @@ ABLATIONS = {
     "one detector": ["detectors.training=[cnn]"],
     "no KL": ["generator.kl_weight=0"],
 }
-LABELS = {"main": "safeguarded (the demo)", "naive": "one frozen detector, no safeguards"}
+LABELS = {"main": "safeguarded (the demo)", "naive": "one frozen detector as the only reward, no safeguards"}
 COLUMNS = ("held-out P(real)", "training P(real)", "fresh detector", "alignment", "diversity", "coverage")
 
 

@@ -92,13 +92,13 @@ def test_progress_sees_every_step() -> None:
 def test_a_fresh_detector_finds_a_difference_and_is_at_chance_without_one() -> None:
     real = textures(120, 0)
     options: dict[str, Any] = dict(steps=60, batch_size=32, lr=3e-3)
-    far = fresh_detector_accuracy(real, textures(120, 1, width=5), "wavelet", **options)
-    near = fresh_detector_accuracy(real, blur(textures(120, 2), 0.45), "wavelet", **options)
-    same = fresh_detector_accuracy(real, textures(120, 2), "wavelet", **options)
+    far = fresh_detector_accuracy(real, textures(120, 1, width=5), "spectrum", **options)
+    near = fresh_detector_accuracy(real, blur(textures(120, 2), 0.45), "spectrum", **options)
+    same = fresh_detector_accuracy(real, textures(120, 2), "spectrum", **options)
     assert far > 0.95
     assert 0.35 < same < 0.65
     assert same < near <= far
-    assert far == fresh_detector_accuracy(real, textures(120, 1, width=5), "wavelet", **options)
+    assert far == fresh_detector_accuracy(real, textures(120, 1, width=5), "spectrum", **options)
 
 
 def test_evaluation_of_a_constant_detector_is_chance() -> None:

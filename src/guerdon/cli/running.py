@@ -107,6 +107,8 @@ def _configured(
     if preset is not None and chosen is not None and chosen != preset:
         raise GuerdonError(f"--preset is {preset!r}, but the configuration says preset {chosen!r}")
     name = preset if preset is not None else chosen
+    if name is None and "preset" in cls.model_fields:
+        name = cls.model_fields["preset"].default
     start: dict[str, Any] = {}
     if name is not None:
         if name not in recipe.PRESETS:

@@ -35,11 +35,14 @@ class DetectorsConfig(Config):
 
     On the hub's presets the names are those of published detectors; embedded they are families of
     ``guerdon.models.detectors``, trained on the photographs and on the base's own images.
+    weights: published detector -> hub id or folder (forensic-chat), or safetensors file (omniaid, effort: their hub files
+    are pickles, which guerdon does not open; convert them first).
     """
 
     training: list[str] = ["cnn", "patch", "gradient"]
     validation: str | None = "wavelet"
     held_out: str = "spectrum"
+    weights: dict[str, str] = {}
     images: int = Field(768, ge=16)
     steps: int = Field(300, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
@@ -98,6 +101,7 @@ def _hub(algorithm: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {
         "detectors": {
             "training": ["forensic-chat", "omniaid"], "validation": None, "held_out": "effort", "images": 1041,
+            "weights": {"forensic-chat": "lokiz666/Realgen-detection-models"},
         },
         "safeguards": {
             "corrupted_negatives": False, "augmentation": False, "adversarial": False, "robust_reward": False,
@@ -120,7 +124,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "generator": dict(
             algorithm="grpo", steps=40, num_steps=10, eval_steps=10, guidance=1.0, group_size=8, prompts_per_step=12,
             sample_batch=96, micro_batch=16, noise_level=0.7, window=dict(size=3, lo=0, hi=8), branches=1,
-            learning_rate=3e-4, clip_range=1e-3, kl="velocity", kl_weight=1e-4, updates_per_step=2, lora_rank=16,
+            learning_rate=5e-4, clip_range=1e-3, kl="velocity", kl_weight=1e-4, updates_per_step=2, lora_rank=16,
             lora_alpha=32, ema_decay=0.5, ema_every=1, checkpoint_every=4, keep_checkpoints=2,
         ),
     },

@@ -13,17 +13,16 @@ from torch import Tensor
 
 from guerdon.core import photographs
 from guerdon.core.data import load_rows
-from guerdon.core.errors import GuerdonError
+from guerdon.core.errors import GuerdonError, unknown
 from guerdon.core.progress import progress
 from guerdon.core.runs import RunFolder
-from guerdon.models.detectors.effort import Effort
-from guerdon.models.detectors.omniaid import OmniAID
 from guerdon.policies import embedded
 from guerdon.policies.flow import FlowPolicy
 from guerdon.policies.rewriter import PromptRewriter
 from guerdon.policies.tiny_rewriter import started_rewriter
 from guerdon.recipes._realgen_config import RealGenConfig
 from guerdon.rewards.image.clip import CLIPScore, LongCLIPScore
+from guerdon.rewards.image.from_files import effort, omniaid
 from guerdon.rewards.image.token_contrast import TokenContrastScorer
 from guerdon.trainers.base import to_unit, train_clip, train_flow
 
@@ -143,7 +142,6 @@ _GENERATORS = {
     "sd3.5": "stabilityai/stable-diffusion-3.5-large",
     "z-image": "Tongyi-MAI/Z-Image",
 }
-_DETECTOR_HUB = "lokiz666/Realgen-detection-models"
 
 
 def _hub(config: RealGenConfig, folder: RunFolder) -> World:
@@ -173,19 +171,19 @@ def _hub(config: RealGenConfig, folder: RunFolder) -> World:
         alignment=LongCLIPScore(name="alignment", device=device),
         train=captioned[held:],
         test=captioned[:held],
-        published={name: _published(name, device) for name in [*config.detectors.training, config.detectors.held_out]},
+        published={name: _published(name, config, device) for name in [*config.detectors.training, config.detectors.held_out]},
     )
 
 
-def _published(name: str, device: str) -> Score:
+def _published(name: str, config: RealGenConfig, device: str) -> Score:
+    if name not in ("forensic-chat", "omniaid", "effort"):
+        raise unknown("published detector", name, ("forensic-chat", "omniaid", "effort"))
+    weights = config.detectors.weights.get(name)
+    if weights is None:
+        raise GuerdonError(
+            f"detector '{name}' needs its published weights as safetensors: --set detectors.weights.{name}=FILE"
+        )
     if name == "forensic-chat":
-        scorer = TokenContrastScorer(_DETECTOR_HUB, positive=["real", "Real"], negative=["fake", "Fake"])
+        scorer = TokenContrastScorer(weights)
         return lambda images: torch.tensor(scorer(prompts=[""] * len(images), completions=images))
-    makers: dict[str, Callable[[], Any]] = {
-        "omniaid": lambda: OmniAID.from_pretrained(_DETECTOR_HUB),
-        "effort": lambda: Effort.from_pretrained(_DETECTOR_HUB),
-    }
-    if name not in makers:
-        raise GuerdonError(f"unknown published detector '{name}'; choices: forensic-chat, omniaid, effort")
-    model = makers[name]().to(device)
-    return lambda images: torch.cat([model.score(part.to(device)).cpu() for part in images.split(8)])
+    return (omniaid if name == "omniaid" else effort)(weights, device=device).score
