@@ -46,6 +46,9 @@ def test_own_pictures_become_crops_with_their_subjects() -> None:
     own = photographs.from_pictures(pictures, ["a photo of a cat", "a picture of a cat", "a photo of a dog", "sunset"])
     assert own.images.shape == (4, 32, 32, 3)
     assert own.subjects.tolist() == [0, 0, 1, 2]
-    assert photographs.subject_of("a photo of a cat") == "a cat" and photographs.subject_of("house of cards") == "house of cards"
+    assert (
+        photographs.subject_of("a photo of a cat") == "a cat"
+        and photographs.subject_of("house of cards") == "house of cards"
+    )
     worse = photographs.over_smoothed(own, seed=0, smoothed_share=1.0, marked_share=1.0)
     assert worse.smoothed.all() and all(set(text.split()) & set(photographs.SMOOTH_WORDS) for text in worse.captions)

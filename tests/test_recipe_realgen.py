@@ -24,7 +24,8 @@ from guerdon.recipes._realgen_game import random_reward, smoothness
 from guerdon.recipes._realgen_grade import verdicts
 
 TINY = [
-    "base_steps=4", "cold_start_steps=4", "detectors.images=24", "detectors.steps=4", "detectors.training=[cnn,gradient]",
+    "base_steps=4", "cold_start_steps=4", "detectors.images=24", "detectors.steps=4",
+    "detectors.training=[cnn,gradient]",
     "rewriter.steps=2", "rewriter.prompts_per_step=2", "rewriter.num_generations=2", "rewriter.save_every=1",
     "generator.steps=2", "generator.num_steps=3", "generator.eval_steps=2", "generator.group_size=4",
     "generator.prompts_per_step=2", "generator.window={size: 2, lo: 0, hi: 2}", "generator.checkpoint_every=1",
@@ -117,7 +118,8 @@ def _killed_when(marker: Path, run: Path, config: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "marker", ["detectors/cnn/*.safetensors", "rewriter/checkpoints/checkpoint-1/complete", "checkpoints/generator-00000001"]
+    "marker",
+    ["detectors/cnn/*.safetensors", "rewriter/checkpoints/checkpoint-1/complete", "checkpoints/generator-00000001"],
 )
 def test_killed_in_any_stage_and_resumed_gives_the_same_figures(
     marker: str, data: Path, finished: Path, tmp_path: Path

@@ -225,13 +225,14 @@ def test_a_reward_bank_scores_whole_or_in_groups() -> None:
     def red(prompts: list[str], completions: torch.Tensor, **columns: Any) -> list[float]:
         return completions[:, 0].mean((1, 2)).tolist()
 
-    def run(**changes: Any) -> tuple[list[dict[str, float]], Any]:
-        bank = RewardBank({"dark": (dark, 1.0), "red": (red, 0.5)})
-        one = trainer(
+    def fresh(**changes: Any) -> DiffusionTrainer:
+        bank = RewardBank({"dark": (dark, 1.0), "red": (red, 0.5)})  # forgives one failure in its life
+        return trainer(
             lambda prompts, images, step, **columns: bank.score(prompts, images, **columns), steps=2, **changes
         )
-        scored = one.sampler.sample(0)[1]
-        return one.train(), scored
+
+    def run(**changes: Any) -> tuple[list[dict[str, float]], Any]:
+        return fresh(**changes).train(), fresh(**changes).sampler.sample(0)[1]
 
     (whole, scored), (parts, joined) = run(), run(overlap_scoring=True)
     assert whole == parts

@@ -79,7 +79,7 @@ def effect_of(values: Sequence[float] | np.ndarray, *, level: float = 0.95) -> E
 
 
 def difference(first: Arm, second: Arm, measure: str) -> Effect:
-    """Effect of ``first`` over ``second``, paired by seed. Raises GuerdonError if they were not run on as many seeds."""
+    """Effect of ``first`` over ``second``, paired by seed. Raises GuerdonError if they differ in seeds."""
     a, b = first.values(measure), second.values(measure)
     if a.shape != b.shape:
         raise GuerdonError(f"arms '{first.name}' and '{second.name}' have {len(a)} and {len(b)} seeds of '{measure}'")
@@ -107,9 +107,11 @@ def below(name: str, effect: Effect, threshold: float = 0.0) -> Check:
     return Check(name, outcome, f"{effect}, must stay below {threshold:g}")
 
 
-def control_fails(name: str, effect: Effect, claim: Arm, control: Arm, baseline: Arm, measure: str) -> Check:
-    """The negative control must not show the effect: less than half of it, and the claim's arm clearly above it."""
-    shown, gap = difference(control, baseline, measure), difference(claim, control, measure)
+def control_fails(name: str, effect: Effect, shown: Effect, gap: Effect) -> Check:
+    """The negative control must not show the effect: less than half of it, and the claim's arm clearly above it.
+
+    effect: the claim's arm less the baseline. shown: the control less the baseline. gap: the claim's arm less control.
+    """
     detail = f"control {shown}, claim less control {gap}"
     if shown.value >= 0.5 * max(effect.value, 0.0):
         return Check(name, "failed", f"{detail}: the control shows at least half of the effect")
@@ -143,7 +145,8 @@ def arms_section(title: str, arms: Sequence[Arm], measures: Sequence[str]) -> Se
         spread = f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else ""
         return f"{values.mean():.3f}{spread}"
 
-    return Section(title, ["arm", *measures], [[arm.name, *(cell(arm, measure) for measure in measures)] for arm in arms])
+    rows = [[arm.name, *(cell(arm, measure) for measure in measures)] for arm in arms]
+    return Section(title, ["arm", *measures], rows)
 
 
 @dataclass

@@ -49,7 +49,6 @@ from guerdon.core.progress import progress as default_progress
 from guerdon.metrics.arena import win_rate
 from guerdon.metrics.diversity import diversity
 from guerdon.models.detectors.small import p_real
-from guerdon.objectives.advantages import group_advantages
 from guerdon.objectives.surrogate import clipped_surrogate
 from guerdon.policies.rollout import keyed_generator
 from guerdon.rewards.bank import BankScores, RewardBank
@@ -148,8 +147,8 @@ def climb(arm: str, world: World, size: Size, seed: int) -> dict[str, float]:
         algorithm="grpo", steps=size.steps, num_steps=10, eval_steps=10, guidance=1.0, group_size=size.group,
         prompts_per_step=size.groups, sample_batch=64, micro_batch=64, noise_level=0.7,
         window=WindowConfig(size=3, lo=0, hi=8), branches=1, learning_rate=size.lr, clip_range=1e-3,
-        kl="velocity" if game.safe else "none", kl_weight=size.kl_weight, updates_per_step=2, ema_decay=0.5, ema_every=1,
-        seed=seed,
+        kl="velocity" if game.safe else "none", kl_weight=size.kl_weight, updates_per_step=2, ema_decay=0.5,
+        ema_every=1, seed=seed,
     )  # fmt: skip
     trainer = DiffusionTrainer(policy, game, USER_PROMPTS, config, callbacks=[game])
     prompts = many(USER_PROMPTS, size.watched)
@@ -290,7 +289,10 @@ def _result(seeds: list[int], arms: dict[str, Arm], battle: Arm, seconds: float)
     checks = [
         above("safeguarded detectors raise the held-out judge", gain),
         *(
-            control_fails(f"{name} does not", gain, safe, arms[name], base, "held-out")
+            control_fails(
+                f"{name} does not", gain, difference(arms[name], base, "held-out"),
+                difference(safe, arms[name], "held-out"),
+            )
             for name in ("smoothness", "random reward")
         ),
         below("a fresh detector finds the tuned pictures harder than the base's", difference(safe, base, "fresh")),

@@ -97,27 +97,33 @@ def random_reward(prompts: Any, completions: Tensor, **columns: Any) -> list[flo
 
 
 class TextureNet(nn.Module):
-    """Velocity of a texture: a small transformer on 4x4 patches, modulated by time and prompt."""
+    """Velocity of a texture: a small transformer on 4x4 patches, modulated by time and prompt, between convolutions.
 
-    def __init__(self, width: int = 64, blocks: int = 2) -> None:
+    The convolutions at full resolution keep patch borders out of the pictures.
+    """
+
+    def __init__(self, width: int = 64, blocks: int = 2, channels: int = 16) -> None:
         super().__init__()
-        tokens, patch = (SIDE // PATCH) ** 2, 3 * PATCH**2
+        tokens, patch = (SIDE // PATCH) ** 2, channels * PATCH**2
+        self.lift = nn.Conv2d(3, channels, 3, padding=1)
         self.patch = nn.Linear(patch, width)
         self.place = nn.Parameter(0.02 * torch.randn(tokens, width))
         self.time = nn.Sequential(nn.Linear(16, width), nn.SiLU(), nn.Linear(width, width))
         self.words = nn.Embedding(len(PROMPTS), width)
         self.blocks = nn.ModuleList(_Block(width) for _ in range(blocks))
-        self.out = nn.Linear(width, patch)
+        self.unpatch = nn.Linear(width, patch)
+        self.local, self.out = nn.Conv2d(2 * channels, channels, 3, padding=1), nn.Conv2d(channels, 3, 3, padding=1)
         nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor, t: Tensor, prompt: Tensor) -> Tensor:
-        h = self.patch(F.pixel_unshuffle(x, PATCH).flatten(2).transpose(1, 2)) + self.place
+        fine = F.silu(self.lift(x))
+        h = self.patch(F.pixel_unshuffle(fine, PATCH).flatten(2).transpose(1, 2)) + self.place
         condition = F.silu(self.time(time_features(t)) + self.words(prompt))[:, None]
         for block in self.blocks:
             h = block(h, condition)
-        flat = self.out(F.layer_norm(h, h.shape[-1:])).transpose(1, 2)
-        return F.pixel_shuffle(flat.unflatten(2, (SIDE // PATCH, SIDE // PATCH)), PATCH)
+        flat = self.unpatch(F.layer_norm(h, h.shape[-1:])).transpose(1, 2)
+        coarse = F.pixel_shuffle(flat.unflatten(2, (SIDE // PATCH, SIDE // PATCH)), PATCH)
+        return self.out(F.silu(self.local(torch.cat([fine, coarse], dim=1))))
 
 
 class _Block(nn.Module):
@@ -193,5 +199,6 @@ def new_world(seed: int, *, base_steps: int, images: int, detector_steps: int, b
 
 __all__ = [
     "HELD_OUT", "PROMPTS", "STYLES", "TRAINING", "USER_PROMPTS", "VALIDATION", "World", "alignment", "content_error",
-    "eight_bit", "many", "new_world", "random_reward", "sharp_textures", "smoothed_textures", "smoothness", "train_base",
+    "eight_bit", "many", "new_world", "random_reward", "sharp_textures", "smoothed_textures", "smoothness",
+    "train_base",
 ]  # fmt: skip

@@ -25,7 +25,7 @@ KINDS = ("photo", "picture", "snapshot", "image")
 
 @dataclass(frozen=True)
 class Subject:
-    """Where a subject lies in its photograph: ``centres`` (x, y) in pixels, or None for anywhere; ``sides`` in pixels."""
+    """Where a subject lies in its photograph: ``centres`` (x, y), or None for anywhere, and ``sides``, in pixels."""
 
     name: str
     package: str
@@ -34,9 +34,30 @@ class Subject:
     sides: tuple[int, int]
 
 
-_COIN_CENTRES = ((44, 56), (100, 57), (155, 56), (216, 56), (276, 56), (336, 46), (45, 124), (102, 126), (153, 127),
-                 (207, 124), (272, 118), (336, 124), (44, 197), (102, 193), (153, 194), (214, 190), (274, 193),
-                 (46, 262), (112, 266), (166, 263), (240, 263), (297, 262))
+_COIN_CENTRES = (
+    (44, 56),
+    (100, 57),
+    (155, 56),
+    (216, 56),
+    (276, 56),
+    (336, 46),
+    (45, 124),
+    (102, 126),
+    (153, 127),
+    (207, 124),
+    (272, 118),
+    (336, 124),
+    (44, 197),
+    (102, 193),
+    (153, 194),
+    (214, 190),
+    (274, 193),
+    (46, 262),
+    (112, 266),
+    (166, 263),
+    (240, 263),
+    (297, 262),
+)
 
 SUBJECTS: tuple[Subject, ...] = (
     Subject("brick wall", "skimage.data", "brick.png", None, (110, 170)),
@@ -56,7 +77,7 @@ SUBJECTS: tuple[Subject, ...] = (
 
 @dataclass(frozen=True)
 class Photographs:
-    """Captioned crops: ``images`` uint8 [N, 32, 32, 3], ``captions`` N strings, ``subjects`` int [N], ``smoothed`` bool [N]."""
+    """Captioned crops: ``images`` uint8 [N, 32, 32, 3], N ``captions``, ``subjects`` int [N], ``smoothed`` bool [N]."""
 
     images: np.ndarray
     captions: list[str]
@@ -129,7 +150,7 @@ def sample(count: int, *, seed: int, smoothed_share: float = 0.0, marked_share: 
 
 
 def from_pictures(pictures: list[Image.Image], captions: list[str]) -> Photographs:
-    """A person's own photographs as crops: the centre square of each, brought to 32x32; equal captions are a subject."""
+    """A person's own photographs: the centre square of each, brought to 32x32; equal captions are one subject."""
     names = list(dict.fromkeys(subject_of(text) for text in captions))
     images = np.empty((len(pictures), SIZE, SIZE, 3), dtype=np.uint8)
     for index, picture in enumerate(pictures):
@@ -149,7 +170,9 @@ def subject_of(text: str) -> str:
     return rest if rest and head.split()[-1] in KINDS else text
 
 
-def over_smoothed(photographs: Photographs, *, seed: int, smoothed_share: float, marked_share: float = 0.5) -> Photographs:
+def over_smoothed(
+    photographs: Photographs, *, seed: int, smoothed_share: float, marked_share: float = 0.5
+) -> Photographs:
     """Training crops for a base model: a share of ``photographs`` is blurred, half of the captions say which."""
     rng = np.random.default_rng(seed)
     smoothed = rng.random(len(photographs)) < smoothed_share

@@ -6,19 +6,27 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from types import TracebackType
-from typing import Any, Generic, TextIO, TypeVar
+from typing import Any, Generic, TextIO, TypeVar, overload
 
 T = TypeVar("T")
 
 
+@overload
 def progress(
-    items: Iterable[T] | int,
+    items: int, description: str, *, total: int | None = ..., file: TextIO | None = ..., every: float = ...
+) -> Progress[int]: ...
+@overload
+def progress(
+    items: Iterable[T], description: str, *, total: int | None = ..., file: TextIO | None = ..., every: float = ...
+) -> Progress[T]: ...
+def progress(
+    items: Iterable[Any] | int,
     description: str,
     *,
     total: int | None = None,
     file: TextIO | None = None,
     every: float = 5.0,
-) -> Progress[T]:
+) -> Progress[Any]:
     """Wrap a loop: ``for step in (bar := progress(range(n), "train")): ...; bar.show(reward=0.3)``.
 
     items:   what to iterate over, or a number of steps: ``with progress(100, "x") as bar: bar.advance()``.

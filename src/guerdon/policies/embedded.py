@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
@@ -30,7 +31,7 @@ ASSETS = Path(__file__).parent.parent / "assets"
 TEXT_LENGTH = 16
 
 
-class PixelAutoencoder(ModelMixin, ConfigMixin):
+class PixelAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """An autoencoder whose latents are the pixels: ``latent = pixel * scaling_factor``, pixels in [-1, 1]."""
 
     @register_to_config
@@ -53,7 +54,7 @@ class PixelAutoencoder(ModelMixin, ConfigMixin):
     def device(self) -> torch.device:
         return self._anchor.device
 
-    def decode(self, latents: torch.Tensor, return_dict: bool = True, generator: object = None):  # noqa: ANN201
+    def decode(self, latents: torch.Tensor, return_dict: bool = True, generator: object = None) -> Any:
         """Return the latents as pixels (the pipeline has divided by ``scaling_factor`` already)."""
         return SimpleNamespace(sample=latents) if return_dict else (latents,)
 
@@ -77,7 +78,9 @@ def kept_tokenizer(folder: Path, captions: Iterable[str]) -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(folder)
 
 
-def new_base(tokenizer: CLIPTokenizer, *, width: int = 128, layers: int = 6, size: int = 32) -> StableDiffusion3Pipeline:
+def new_base(
+    tokenizer: CLIPTokenizer, *, width: int = 128, layers: int = 6, size: int = 32
+) -> StableDiffusion3Pipeline:
     """Build an untrained base: a ``layers``-block SD3 transformer of hidden ``width`` on ``size`` x ``size`` pixels."""
     text = CLIPTextConfig(
         vocab_size=len(tokenizer), hidden_size=64, intermediate_size=256, projection_dim=64, num_hidden_layers=2,
@@ -93,10 +96,13 @@ def new_base(tokenizer: CLIPTokenizer, *, width: int = 128, layers: int = 6, siz
 
 
 def _pipeline(
-    transformer: SD3Transformer2DModel, text: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, vae: PixelAutoencoder
+    transformer: SD3Transformer2DModel,
+    text: CLIPTextModelWithProjection,
+    tokenizer: CLIPTokenizer,
+    vae: PixelAutoencoder,
 ) -> StableDiffusion3Pipeline:
     # SD3 reads two CLIP text encoders; the embedded base gives it the same one twice and no T5.
-    pipeline = StableDiffusion3Pipeline(
+    pipeline: Any = StableDiffusion3Pipeline(
         transformer=transformer, scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0), vae=vae, text_encoder=text,
         tokenizer=tokenizer, text_encoder_2=text, tokenizer_2=tokenizer, text_encoder_3=None, tokenizer_3=None,
     )  # fmt: skip
@@ -117,7 +123,7 @@ def new_clip(tokenizer: CLIPTokenizer, *, size: int = 32) -> CLIPModel:
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=64))
 
 
-def save_base(pipeline: StableDiffusion3Pipeline, folder: Path) -> None:
+def save_base(pipeline: Any, folder: Path) -> None:
     """Write the base's weights as half-precision safetensors under ``folder``, and its tokenizer beside them."""
     for name in ("transformer", "text_encoder"):
         module = getattr(pipeline, name)
@@ -129,7 +135,7 @@ def save_base(pipeline: StableDiffusion3Pipeline, folder: Path) -> None:
 
 
 def load_base(folder: Path | None = None) -> StableDiffusion3Pipeline:
-    """Load the embedded base in float32, from ``folder`` or from the package. Raises GuerdonError if it is not there."""
+    """The embedded base in float32, from ``folder`` or from the package. Raises GuerdonError if it is not there."""
     folder = Path(folder) if folder is not None else ASSETS / "base"
     if not (folder / "transformer").is_dir():
         raise GuerdonError(f"no base model in '{folder}': expected the folders transformer, text_encoder and tokenizer")

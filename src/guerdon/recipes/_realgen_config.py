@@ -35,8 +35,8 @@ class DetectorsConfig(Config):
 
     On the hub's presets the names are those of published detectors; embedded they are families of
     ``guerdon.models.detectors``, trained on the photographs and on the base's own images.
-    weights: published detector -> hub id or folder (forensic-chat), or safetensors file (omniaid, effort: their hub files
-    are pickles, which guerdon does not open; convert them first).
+    weights: published detector -> hub id or folder (forensic-chat), or safetensors file (omniaid, effort: their hub
+    files are pickles, which guerdon does not open; convert them first).
     """
 
     training: list[str] = ["cnn", "patch", "gradient"]

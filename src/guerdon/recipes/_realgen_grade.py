@@ -21,7 +21,11 @@ LABELS = {"base": "base", "stage1": "stage 1: rewritten prompts", "stages12": "s
 
 
 def grade(
-    config: RealGenConfig, world: World, roles: dict[str, str], scores: dict[str, Score], arms: dict[str, Tensor],
+    config: RealGenConfig,
+    world: World,
+    roles: dict[str, str],
+    scores: dict[str, Score],
+    arms: dict[str, Tensor],
     folder: RunFolder,
 ) -> dict[str, Any]:
     """Score every arm on the test prompts; the figures of ``summary.json``."""  # fmt: skip
@@ -88,7 +92,7 @@ def _fresh(config: RealGenConfig, real: Tensor, fake: Tensor, label: str) -> dic
 
 
 def verdicts(arms: dict[str, Any], held_out: str) -> list[dict[str, Any]]:
-    """What the run was to show, what it showed, and whether that is enough; ``holds`` is None where nothing was measured."""
+    """What the run was to show, what it showed, and whether that is enough."""
     base, one, both = (arms[name] for name in ("base", "stage1", "stages12"))
 
     def real(arm: dict[str, Any]) -> float:

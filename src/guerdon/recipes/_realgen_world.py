@@ -1,4 +1,4 @@
-"""What RealGen acts in: a generator, a rewriter, an alignment reward, prompts, and photographs of what the prompts say."""
+"""What RealGen acts in: generator, rewriter, alignment reward, prompts, and photographs of what the prompts say."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Captioned:
 
 @dataclass
 class World:
-    """``published``: name -> P(real) of images, for presets whose detectors come trained; empty where they are trained here."""
+    """``published``: name -> P(real) of images, where detectors come trained; empty where they are trained here."""
 
     policy: FlowPolicy
     rewriter: PromptRewriter
@@ -121,13 +121,13 @@ def _retrain(config: RealGenConfig, folder: Path, crops: photographs.Photographs
     with progress(config.base_steps, "base: flow matching on your photographs") as bar:
         train_flow(
             base, smoothed.images, smoothed.captions, steps=config.base_steps, seed=config.seed,
-            checkpoint=folder / "flow.safetensors", on_step=lambda step, figures: bar.advance(**figures),
+            checkpoint=folder / "flow.safetensors", on_step=lambda step, figures: bar.advance(loss=figures["loss"]),
         )  # fmt: skip
     embedded.save_base(base, folder / "base")
     with progress(config.base_steps // 4, "alignment model on your captions") as bar:
         train_clip(
             clip, tokenizer, crops.images, crops.captions, steps=config.base_steps // 4, seed=config.seed,
-            on_step=lambda step, figures: bar.advance(**figures),
+            on_step=lambda step, figures: bar.advance(loss=figures["loss"]),
         )  # fmt: skip
     subjects = list(dict.fromkeys(photographs.subject_of(text) for text in crops.captions))
     started_rewriter(subjects, steps=config.cold_start_steps).save(folder / "rewriter")
@@ -164,14 +164,16 @@ def _hub(config: RealGenConfig, folder: RunFolder) -> World:
     pipeline = DiffusionPipeline.from_pretrained(_GENERATORS[config.preset], torch_dtype=dtype).to(device)
     pipeline.vae.to(torch.float32)
     language = "Qwen/Qwen3-4B-Instruct-2507"
-    model = AutoModelForCausalLM.from_pretrained(language, dtype=torch.bfloat16).to(device)
+    model: Any = AutoModelForCausalLM.from_pretrained(language, dtype=torch.bfloat16)
     return World(
         policy=FlowPolicy(pipeline, guidance=config.generator.guidance),
-        rewriter=PromptRewriter(model, AutoTokenizer.from_pretrained(language)),
+        rewriter=PromptRewriter(model.to(device), AutoTokenizer.from_pretrained(language)),
         alignment=LongCLIPScore(name="alignment", device=device),
         train=captioned[held:],
         test=captioned[:held],
-        published={name: _published(name, config, device) for name in [*config.detectors.training, config.detectors.held_out]},
+        published={
+            name: _published(name, config, device) for name in [*config.detectors.training, config.detectors.held_out]
+        },
     )
 
 

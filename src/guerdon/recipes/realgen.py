@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from guerdon.core.errors import GuerdonError
 from guerdon.core.images import to_pil
-from guerdon.core.progress import progress
+from guerdon.core.progress import Progress, progress
 from guerdon.core.runs import RunFolder
 from guerdon.metrics.text_diversity import commonest_tail_share, distinct_n
 from guerdon.models.detectors.small import load_detector, make_detector, p_real, save_detector
@@ -75,7 +76,10 @@ def run(config: RealGenConfig, folder: RunFolder, resume: bool = False) -> dict[
     summary |= {
         "system": "realgen", "title": TITLE, "seed": config.seed, "stages": timings, "stopped": stopped,
         "seconds": round(sum(row["seconds"] for row in timings), 1),
-        "rewrites": [{"prompt": r.prompt, "rewrite": r.text, "valid": r.valid} for r in test[: 2 * config.evaluation.shown]],
+        "rewrites": [
+            {"prompt": one.prompt, "rewrite": one.text, "valid": one.valid}
+            for one in test[: 2 * config.evaluation.shown]
+        ],
         "rewriter": {
             "distinct_2": distinct_n(texts, 2), "commonest_tail_share": commonest_tail_share(texts),
             "malformed_share": sum(not rewrite.valid for rewrite in rewrites) / len(rewrites),
@@ -129,7 +133,7 @@ class Judges:
                     corrupt_real_as_fake=0.33 if robust or config.safeguards.corrupted_negatives else 0.0,
                     augment_both=robust or config.safeguards.augmentation, lr=config.detectors.learning_rate,
                     generator=torch.Generator().manual_seed(config.seed * 100 + number),
-                    progress=lambda step, figures, bar=bar: bar.advance(**figures),
+                    progress=partial(_advance, bar),
                 )  # fmt: skip
             save_detector(model, self.folder.path / "detectors" / name)
             reports[name] = report.as_dict()
@@ -143,7 +147,11 @@ class Judges:
         """name -> (images -> P(real) [N]) of every detector as it was trained, before any game."""
         if self.world.published:
             return self.world.published
-        return {name: lambda images, model=model: p_real(model, images) for name, model in self.models.items()}
+        return {name: partial(p_real, model) for name, model in self.models.items()}
+
+
+def _advance(bar: Progress[int], step: int, figures: dict[str, float]) -> None:
+    bar.advance(loss=figures["loss"], accuracy=figures["accuracy"])
 
 
 def _base_images(config: RealGenConfig, world: World) -> Tensor:
@@ -175,9 +183,7 @@ def climb_by_rewriting(
     )  # fmt: skip
     settings = config.rewriter.model_copy(update={"seed": config.seed})
     keys = {f"rewriter/{name}": watch_key(name, roles) for name in bank.rewards}
-    result = train_rewriter(
-        world.rewriter, env, world.train.prompts, settings, folder.path / "rewriter", resume=resume
-    )
+    result = train_rewriter(world.rewriter, env, world.train.prompts, settings, folder.path / "rewriter", resume=resume)
     folder.rollback(0, stage="rewriter")
     for row in result.metrics:
         found = {new: row[old] for old, new in keys.items() if old in row}
@@ -269,4 +275,3 @@ def _save_samples(
         for place, picture in enumerate(to_pil(images[firsts])):
             picture.save(folder.samples / arm / f"{place:03d}.png")
     (folder.samples / "index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
-

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import StableDiffusion3Pipeline
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from transformers import CLIPModel, CLIPTokenizer
@@ -25,7 +25,7 @@ def to_unit(images: np.ndarray) -> torch.Tensor:
 
 
 def train_flow(
-    pipeline: StableDiffusion3Pipeline,
+    pipeline: Any,
     images: np.ndarray,
     captions: list[str],
     *,
@@ -39,7 +39,7 @@ def train_flow(
     checkpoint_every: int = 250,
     on_step: Progress | None = None,
 ) -> None:
-    """Train transformer and text encoder by rectified-flow matching; leaves their EMA weights in ``pipeline``.
+    """Train an SD3 pipeline's transformer and text encoder by rectified-flow matching; leaves their EMA weights in it.
 
     x_t = (1 - t) x_0 + t x_1 with x_1 ~ N(0, I) and t logit-normal (Esser et al. 2024, arXiv 2403.03206, section 3.1);
     the loss is the mean square of v - (x_1 - x_0). Each step draws from a generator keyed by (seed, step), so a run
@@ -58,7 +58,12 @@ def train_flow(
         first = _restore(checkpoint, names, parameters, average, optimizer)
     for step in range(first, steps):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        rate = learning_rate * min(1.0, (step + 1) / min(200, max(1, steps // 10))) * 0.5 * (1 + np.cos(np.pi * step / steps))
+        rate = (
+            learning_rate
+            * min(1.0, (step + 1) / min(200, max(1, steps // 10)))
+            * 0.5
+            * (1 + np.cos(np.pi * step / steps))
+        )
         for group in optimizer.param_groups:
             group["lr"] = rate
         index = torch.randint(len(pixels), (batch_size,), generator=generator)
@@ -90,7 +95,7 @@ def train_flow(
     modules.eval()
 
 
-def _store(path: Path, step: int, names, parameters, average, optimizer) -> None:  # noqa: ANN001
+def _store(path: Path, step: int, names: Any, parameters: Any, average: Any, optimizer: Any) -> None:
     tensors = {"step": torch.tensor(step)}
     for name, parameter, mean in zip(names, parameters, average, strict=True):
         state = optimizer.state[parameter]
@@ -104,7 +109,7 @@ def _store(path: Path, step: int, names, parameters, average, optimizer) -> None
     partial.replace(path)
 
 
-def _restore(path: Path, names, parameters, average, optimizer) -> int:  # noqa: ANN001
+def _restore(path: Path, names: Any, parameters: Any, average: Any, optimizer: Any) -> int:
     tensors = load_file(path)
     step = int(tensors["step"])
     for name, parameter, mean in zip(names, parameters, average, strict=True):

@@ -69,9 +69,11 @@ class HackingWatch:
         return sum(scores) / len(scores) if scores else float("nan")
 
     def eligible(self, row: Mapping[str, float]) -> bool:
-        """Whether alignment and diversity stayed above the floor; a figure that cannot be measured (nan) forbids nothing."""
+        """Whether alignment and diversity stayed above the floor; a figure that is nan forbids nothing."""
         first = self.rows[0]
-        least = {key: first[key] - (1 - self.floor) * abs(first[key]) for key in ("alignment", "diversity") if key in first}
+        least = {
+            key: first[key] - (1 - self.floor) * abs(first[key]) for key in ("alignment", "diversity") if key in first
+        }
         return not any(row[key] < least[key] for key in least)
 
     def best(self) -> dict[str, float]:
