@@ -33,7 +33,8 @@ lint: install
 	$(BIN)/mypy
 
 claims: install
-	for slug in realgen flow-grpo adv-grpo; do $(BIN)/guerdon claim $$slug || true; done
+	mkdir -p runs/claims
+	for slug in realgen flow-grpo adv-grpo; do $(BIN)/guerdon claim $$slug --json | tee runs/claims/$$slug.json; done
 
 perf: install
 	for script in perf/bench_*.py; do $(BIN)/python $$script; done

@@ -17,10 +17,12 @@ import statistics
 import sys
 import time
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import CLIPTokenizer
 
 from guerdon.core.photographs import SUBJECTS
 from guerdon.models.detectors.small import make_detector
@@ -47,10 +49,16 @@ def embedded_config(**changes: Any) -> DiffusionConfig:
     )  # fmt: skip
 
 
+@cache
+def tokenizer() -> CLIPTokenizer:
+    """One for both sides: training one twice does not give the same."""
+    return train_tokenizer(PROMPTS)
+
+
 def new_policy(config: DiffusionConfig) -> FlowPolicy:
     """The embedded base with random weights (speed does not depend on them) and an adapter moved away from zero."""
     torch.manual_seed(0)
-    policy = FlowPolicy(new_base(train_tokenizer(PROMPTS)), guidance=config.guidance, max_sequence_length=1)
+    policy = FlowPolicy(new_base(tokenizer()), guidance=config.guidance, max_sequence_length=1)
     policy.add_lora(config.lora_rank, config.lora_alpha, seed=config.seed)
     generator = torch.Generator().manual_seed(1)
     for parameter in policy.trainable_parameters():

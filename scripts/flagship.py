@@ -28,10 +28,10 @@ CONTROLS = {
     "naive": [
         "detectors.training=[cnn]", "safeguards.corrupted_negatives=false", "safeguards.augmentation=false",
         "safeguards.adversarial=false", "safeguards.robust_reward=false", "safeguards.early_stopping=false",
-        "generator.kl_weight=0", "alignment_weight=0", "generator.steps=50",
+        "generator.kl_weight=0", "alignment_weight=0", "generator.steps=32",
     ],
-    "random": ["reward=random"],
-    "smoothness": ["reward=smoothness"],
+    "random": ["reward=random", "generator.steps=16"],
+    "smoothness": ["reward=smoothness", "generator.steps=16"],
 }  # fmt: skip
 ABLATIONS = {
     "no corrupted negatives": ["safeguards.corrupted_negatives=false"],
@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/flagship"))
     parser.add_argument("--seeds", default="11,12,13")
     parser.add_argument("--arms", default="", help="comma-separated; default: controls; 'all' adds the ablations")
+    parser.add_argument("--collect", action="store_true", help="run nothing: the table of the runs that are finished")
     parser.add_argument("--set", action="append", default=[], help="a.b=c, for every arm")
     arguments = parser.parse_args()
     known = CONTROLS | ABLATIONS
@@ -62,21 +63,27 @@ def main() -> None:
     results: dict[str, list[dict[str, Any]]] = {}
     for seed in seeds:
         for name in chosen:
+            if arguments.collect and not (folder_of(arguments.out, name, seed) / "summary.json").exists():
+                continue
             summary = run_arm(arguments.out, seed, name, known[name], arguments.set)
             for row, figures in rows_of(name, summary).items():
                 results.setdefault(row, []).append(figures)
-            (arguments.out / "flagship.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
-    table = to_markdown(results, seeds)
+    (arguments.out / "flagship.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    table = to_markdown(results)
     (arguments.out / "flagship.md").write_text(table, encoding="utf-8")
     print(table)
 
 
+def folder_of(out: Path, name: str, seed: int) -> Path:
+    return out / f"{name.replace(' ', '-')}-{seed}"
+
+
 def run_arm(out: Path, seed: int, name: str, changes: list[str], everywhere: list[str]) -> dict[str, Any]:
     """Run one arm in its own folder, or read what it left there."""
-    path = out / f"{name.replace(' ', '-')}-{seed}"
+    path = folder_of(out, name, seed)
     overrides = [f"seed={seed}", *everywhere, *changes]
     if name != "main":
-        overrides.append(f"reuse={out / f'main-{seed}'}")
+        overrides.append(f"reuse={folder_of(out, 'main', seed)}")
     config = load_config(realgen.CONFIG, overrides=overrides, preset=realgen.PRESETS["embedded"])
     folder = RunFolder.open(path, config, resume=path.exists())
     if not (path / "summary.json").exists():
@@ -110,16 +117,16 @@ def figures_of(arm: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def to_markdown(results: dict[str, list[dict[str, float]]], seeds: list[int]) -> str:
+def to_markdown(results: dict[str, list[dict[str, float]]]) -> str:
     """Mean and standard deviation over seeds, a row an arm."""
-    lines = [f"| arm ({len(seeds)} seeds) | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    lines = ["| arm | seeds | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 2) + "|"]
     for name, rows in results.items():
         cells = []
         for column in COLUMNS:
             values = [row[column] for row in rows]
-            spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-            cells.append(f"{statistics.mean(values):.3f} ± {spread:.3f}")
-        lines.append(f"| {LABELS.get(name, name)} | " + " | ".join(cells) + " |")
+            spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.3f}{spread}")
+        lines.append(f"| {LABELS.get(name, name)} | {len(rows)} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -75,11 +75,11 @@ class Size:
 # The plane
 
 
-def plane(schedule: UpdateSchedule | None, seed: int, updates: int, *, head_steps: int = 20) -> tuple[float, float]:
+def plane(schedule: UpdateSchedule | None, head_steps: int, seed: int, updates: int) -> tuple[float, float]:
     """Distance |mu| after ``updates`` updates of a generator N(mu, 0.6^2 I) that starts at 3, and its least on the way.
 
     References ~ N(0, I); the linear discriminator learns by the hinge loss; group-normalised policy gradient with 64
-    samples a group and learning rate 0.05. schedule None: the discriminator is trained once and frozen. Source: the system's card.
+    samples a group and learning rate 0.05. schedule None: the discriminator is trained once and frozen.
     """
     generator = keyed_generator(seed, "plane")
     spread, rate, group = 0.6, 0.05, 64
@@ -129,11 +129,12 @@ def undirected(seed: int, updates: int) -> float:
     return float(mu.norm())
 
 
-RULES: dict[str, Callable[[], UpdateSchedule] | None] = {
-    "frozen": None,
-    "updated every step": always,
-    "when references score below (PickScore rule)": lambda: when_generator_leads(share_samples=False),
-    "9 updates : 1 (DINO rule)": lambda: every(9, 1, share_samples=False),
+# Rule -> its schedule (None: frozen) and the discriminator's steps in one of its turns.
+RULES: dict[str, tuple[Callable[[], UpdateSchedule] | None, int]] = {
+    "frozen": (None, 0),
+    "updated every step": (always, 20),
+    "when references score below (PickScore rule)": (lambda: when_generator_leads(share_samples=False), 1),
+    "9 updates : 1 (DINO rule)": (lambda: every(9, 1, share_samples=False), 1),
 }
 
 
@@ -230,7 +231,8 @@ def climb(arm: str, base: TinyFlow, head: FoundationHead, references: Tensor, si
         algorithm="grpo", steps=size.steps, num_steps=10, eval_steps=10, guidance=1.0, group_size=size.group,
         prompts_per_step=size.groups, sample_batch=64, micro_batch=64, noise_level=0.7,
         window=WindowConfig(size=3, lo=0, hi=8), branches=1, learning_rate=size.lr, clip_range=1e-3,
-        kl="velocity" if weight else "none", kl_weight=weight, updates_per_step=2, ema_decay=0.5, ema_every=1, seed=seed,
+        kl="velocity" if weight else "none", kl_weight=weight, updates_per_step=2, ema_decay=0.5, ema_every=1,
+        seed=seed,
     )  # fmt: skip
     trainer = DiffusionTrainer(policy, game, USER_PROMPTS, config, callbacks=[game])
     trainer.train()
@@ -254,8 +256,8 @@ def run(
                 if name == "random reward":
                     rule.add({"distance": undirected(seed, size.updates)})
                 else:
-                    make = RULES[name]
-                    end, nearest = plane(make() if make else None, seed, size.updates)
+                    make, head_steps = RULES[name]
+                    end, nearest = plane(make() if make else None, head_steps, seed, size.updates)
                     rule.add({"distance": end, "nearest": nearest})
             bar.show(seed=seed, arm="base")
             base, prompts = train_base(seed, size.base_steps), many(USER_PROMPTS, size.references)
