@@ -28,7 +28,7 @@ CONTROLS = {
     "naive": [
         "detectors.training=[cnn]", "safeguards.corrupted_negatives=false", "safeguards.augmentation=false",
         "safeguards.adversarial=false", "safeguards.robust_reward=false", "safeguards.early_stopping=false",
-        "generator.kl_weight=0", "alignment_weight=0", "generator.steps=32",
+        "generator.kl_weight=0", "alignment_weight=0", "generator.steps=96",
     ],
     "random": ["reward=random", "generator.steps=16"],
     "smoothness": ["reward=smoothness", "generator.steps=16"],

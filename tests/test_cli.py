@@ -474,3 +474,44 @@ def test_realbench_mistakes(detectors):
     assert "--size is a number" in refused(*words, "--size", "big")
     assert "unknown codec" in refused(*words, "--codec", "gif")
     assert "no folder absent" in refused("bench", "realbench", "--images", "absent")
+
+
+# What the documentation says
+
+HERE = Path(__file__).parents[1]
+
+
+def test_documentation_of_every_system_exists():
+    for system in catalogue._SYSTEMS[:-1]:
+        page, _, section = system.docs.partition("#")
+        assert f"## {section}\n" in (HERE / page).read_text(encoding="utf-8")
+        assert system.source in (HERE / page).read_text(encoding="utf-8")
+
+
+def test_every_reward_is_documented():
+    page = (HERE / "docs/rewards.md").read_text(encoding="utf-8")
+    assert not [name for name in catalogue._REWARDS if f"`{name}`" not in page]
+
+
+def test_every_option_is_documented():
+    import typer
+
+    page = (HERE / "docs/cli.md").read_text(encoding="utf-8")
+    root: Any = typer.main.get_command(app)
+    commands = [*root.commands.values(), *root.commands["bench"].commands.values()]
+    options = {name for one in commands for p in one.params for name in p.opts if name.startswith("--")}
+    assert {"--rescore", "--against", "--resume"} < options
+    assert not [name for name in sorted(options) if f"{name}" not in page]
+
+
+def test_the_examples_run():
+    result = good(
+        "score", "--reward", f"answer_format,{HERE}/examples/brevity.py:brevity", HERE / "examples/answers.jsonl"
+    )
+    assert [line["scores"]["answer_format"] for line in rows_of("scores.jsonl")] == [1.0, 0.0, 1.0, 0.0]
+    assert "brevity" in result.stdout
+    from guerdon.core.config import load_config
+    from guerdon.recipes._realgen_config import RealGenConfig
+
+    quick = load_config(RealGenConfig, HERE / "examples/realgen_quick.yaml")
+    assert quick.generator.group_size == RealGenConfig().generator.group_size and quick.generator.steps == 4

@@ -49,6 +49,20 @@ def test_overrides_make_optional_groups():
     assert load_config(Run, None, ["second=null", "optim={learning_rate: 2}"]).optim.learning_rate == 2.0
 
 
+def test_a_group_keeps_the_rest_of_its_own_default(tmp_path):
+    class Recipe(Config):
+        optim: Optim = Optim(learning_rate=0.25, betas=(0.5, 0.6))
+
+    kept = Optim(learning_rate=2.0, betas=(0.5, 0.6))
+    assert load_config(Recipe, None, ["optim.learning_rate=2"]).optim == kept
+    assert load_config(Recipe, written(tmp_path, "optim:\n  learning_rate: 2\n")).optim == kept
+    # A preset means what Recipe(**preset) means, and is left as it was.
+    preset = {"optim": {"learning_rate": 3.0}}
+    assert load_config(Recipe, preset=preset) == Recipe(**preset)
+    assert load_config(Recipe, None, ["optim.betas=[0.1, 0.2]"], preset=preset).optim.learning_rate == 3.0
+    assert preset == {"optim": {"learning_rate": 3.0}}
+
+
 @pytest.mark.parametrize(
     "text, value",
     [("1e-4", 1e-4), ("3", 3), ("-2.5", -2.5), (".5", 0.5), ("1E3", 1000.0), ("true", True), ("no", "no"), ("on", "on"),

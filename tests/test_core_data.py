@@ -124,7 +124,8 @@ def test_paths_that_do_not_work(tmp_path):
     (tmp_path / "rows.txt").write_text("x")
     with pytest.raises(GuerdonError, match="unknown format; choices: .jsonl"):
         load_rows(tmp_path / "rows.txt")
-    with pytest.raises(GuerdonError, match="is not a folder of images; did you mean .*rows.jsonl"):
+    (tmp_path / "more.jsonl").write_text("{}")
+    with pytest.raises(GuerdonError, match="is not a folder of images; did you mean .*.jsonl"):
         load_rows(tmp_path)
     for broken in ("broken.parquet", "broken.zip"):
         (tmp_path / broken).write_bytes(b"nothing")
@@ -259,3 +260,9 @@ def test_parquet_pictures_stay_pictures(tmp_path):
     load_rows(folder(tmp_path / "photos", METADATA, FILES)).to_parquet(tmp_path / "photos.parquet")
     data = load_rows(tmp_path / "photos.parquet", required=("prompt", "image"))
     assert data[1]["image"].size == (8, 8) and data["prompt"] == ["one", "two", "three"]
+
+
+def test_a_folder_with_one_data_file_means_that_file(tmp_path):
+    jsonl(tmp_path / "rows.jsonl", ROWS)
+    (tmp_path / "README.md").write_text("about the rows")
+    assert load_rows(tmp_path).to_list() == load_rows(tmp_path / "rows.jsonl").to_list()

@@ -61,14 +61,14 @@ class Size:
     """How large the experiment is. ``updates`` of the plane's generator; the rest is the flow's."""
 
     updates: int = 400
-    base_steps: int = 1500
+    base_steps: int = 800
     references: int = 384
     head_steps: int = 200
     steps: int = 60
     group: int = 8
     groups: int = 6
     drawn: int = 256
-    lr: float = 3e-4
+    lr: float = 1e-4
     kl: tuple[float, float] = (0.01, 0.1)
 
 

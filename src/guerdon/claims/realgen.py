@@ -72,7 +72,7 @@ ARMS = ("safeguarded", "frozen, naive", "without alignment", "smoothness", "rand
 class Size:
     """How large the experiment is; ``drawn`` images an evaluation, ``watched`` images a look of the hacking watch."""
 
-    base_steps: int = 1500
+    base_steps: int = 800
     images: int = 384
     detector_steps: int = 150
     steps: int = 40
@@ -84,7 +84,7 @@ class Size:
     drawn: int = 256
     fresh_steps: int = 150
     rewriter_steps: int = 12
-    lr: float = 3e-4
+    lr: float = 1e-4
     kl_weight: float = 1e-4
 
 

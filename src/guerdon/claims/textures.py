@@ -23,31 +23,26 @@ from guerdon.models.detectors.small import make_detector
 from guerdon.policies.rollout import keyed_generator
 from guerdon.trainers.detector import train_detector
 
-SIDE, GAIN = 16, 4.0
+SIDE, GAIN = 16, 6.0
 COLOURS = {"red": (0.65, 0.35, 0.32), "green": (0.36, 0.58, 0.38), "blue": (0.34, 0.42, 0.64)}
 DIRECTIONS = ("upright", "level")
 # Style word -> the range of blur (sigma in pixels) of the textures that the base saw under it.
-STYLES = {"": (0.3, 1.3), ", raw photo": (0.2, 0.6), ", soft": (1.0, 1.6)}
+STYLES = {"": (0.2, 1.2), ", raw photo": (0.2, 0.6), ", soft": (0.8, 1.4)}
 USER_PROMPTS = [f"{colour} {direction} fibres" for colour in COLOURS for direction in DIRECTIONS]
 PROMPTS = [prompt + style for style in STYLES for prompt in USER_PROMPTS]
 
 
 def sharp_textures(prompts: Sequence[str], generator: torch.Generator) -> Tensor:
     """Real textures of the prompts' colour and direction (style words change nothing), [N, 3, 16, 16] in [0, 1]."""
-    count, pad = len(prompts), 6
+    count, pad = len(prompts), 4
     field = torch.randn(count, 1, SIDE + 2 * pad, SIDE + 2 * pad, generator=generator)
-    reach = torch.arange(-pad, pad + 1).float()
-    kernel = torch.exp(-0.5 * (reach / 2.5).square())
+    kernel = torch.exp(-0.5 * (torch.arange(-pad, pad + 1) / 1.2).square())
     fibres = F.conv2d(field, (kernel / kernel.norm()).view(1, 1, -1, 1))[..., pad:-pad]  # long along columns
-    level = torch.tensor([prompt.split()[1].startswith("level") for prompt in prompts])
+    level = torch.tensor([prompt.split()[1] == "level" for prompt in prompts])
     fibres = torch.where(level.view(-1, 1, 1, 1), fibres.transpose(2, 3), fibres)
-    # Threads are unevenly bright: most are near the mean and some stand out, as in cloth.
-    fibres = 0.10 * fibres * (0.6 + 0.4 * fibres.abs())
-    slope = 0.05 * torch.randn(count, 1, 2, 2, generator=generator)
-    shade = F.interpolate(slope, size=(SIDE, SIDE), mode="bilinear", align_corners=True)
     grain = 0.02 * torch.randn(count, 3, SIDE, SIDE, generator=generator)
     colour = torch.tensor([COLOURS[prompt.split()[0]] for prompt in prompts])[..., None, None]
-    return (colour + fibres + shade + grain).clamp(0, 1)
+    return (colour + 0.12 * fibres + grain).clamp(0, 1)
 
 
 def smoothed_textures(prompts: Sequence[str], generator: torch.Generator) -> Tensor:
@@ -70,7 +65,7 @@ def content_error(prompts: Sequence[str], images: Tensor) -> Tensor:
     target = torch.tensor([COLOURS[prompt.split()[0]] for prompt in prompts])
     colour = (images.mean((2, 3)) - target).norm(dim=1) / 0.1
     across, down = (g.square().mean((1, 2, 3)) for g in gradients(luminance(images)))
-    level = torch.tensor([prompt.split()[1].startswith("level") for prompt in prompts])
+    level = torch.tensor([prompt.split()[1] == "level" for prompt in prompts])
     along = torch.where(level, across, down)
     return colour + along / (across + down + 1e-6)
 
@@ -118,7 +113,7 @@ class TextureNet(nn.Module):
         return F.pixel_shuffle(self.out(F.silu(h)), 2)
 
 
-def train_base(seed: int, steps: int, *, images: int = 3000, batch: int = 64) -> TinyFlow:
+def train_base(seed: int, steps: int, *, images: int = 3000, batch: int = 48) -> TinyFlow:
     """The base: a flow net fitted to over-smoothed textures of all prompts."""
     generator = keyed_generator(seed, "base")
     prompts = many(PROMPTS, images)

@@ -66,7 +66,10 @@ class Source:
 
 
 def open_source(path: Path) -> Source:
-    """The source for a path that exists. Raises GuerdonError for a format that is not among ``SUFFIXES``."""
+    """The source for a path that exists; a folder with one data file and no images means that file.
+
+    Raises GuerdonError for a format that is not among ``SUFFIXES``, or a folder with nothing, or several, to choose.
+    """
     name = path.name.lower()
     if path.is_dir():
         return _image_folder(path)
@@ -175,6 +178,8 @@ def _image_folder(folder: Path) -> Source:
     }
     if not any(name.lower().endswith(PICTURES) for name in files) and METADATA not in files:
         data = [name for name in files if name.lower().endswith(SUFFIXES)]
+        if len(data) == 1:
+            return open_source(folder / data[0])
         hint = f"; did you mean {str(folder / data[0])!r}?" if data else ""
         raise GuerdonError(f"{folder} is not a folder of images{hint}")
 

@@ -1,0 +1,282 @@
+"""Claim checks: the arithmetic of a verdict, the worlds that the experiments run in, and each experiment made tiny."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from rich.console import Console
+from torch.testing import assert_close
+
+from guerdon.claims import adv_grpo, flow_grpo, realgen, textures
+from guerdon.claims.experiment import (
+    Arm,
+    Check,
+    ClaimResult,
+    Effect,
+    above,
+    arms_section,
+    below,
+    control_fails,
+    difference,
+    effect_of,
+    judged,
+)
+from guerdon.claims.tiny_flow import TinyFlow, pretrain
+from guerdon.core.errors import GuerdonError
+from guerdon.policies.rollout import keyed_generator, rollout
+
+# Verdicts
+
+
+def test_t_interval() -> None:
+    found = effect_of([1.0, 2.0, 3.0])
+    # t(0.975, 2) = 4.30265 and s / sqrt(3) = 0.57735
+    assert found.value == 2.0 and found.low == pytest.approx(2 - 2.48414, abs=1e-4)
+    assert found.high == pytest.approx(2 + 2.48414, abs=1e-4)
+
+
+def test_two_seeds_have_no_interval() -> None:
+    found = effect_of([1.0, 1.0])
+    assert (found.low, found.high) == (-math.inf, math.inf)
+    assert above("x", found).outcome == "unclear"
+
+
+def test_effect_needs_finite_values() -> None:
+    with pytest.raises(GuerdonError, match="finite"):
+        effect_of([1.0, math.nan])
+
+
+def test_differences_are_paired_by_seed() -> None:
+    first, second = Arm("a", {"m": [1.0, 5.0, 9.0]}), Arm("b", {"m": [0.9, 4.9, 8.9]})
+    found = difference(first, second, "m")
+    assert found.value == pytest.approx(0.1) and found.high - found.low < 1e-9
+    with pytest.raises(GuerdonError, match="did you mean 'm'"):
+        difference(first, second, "mm")
+    second.add({"m": 1.0})
+    with pytest.raises(GuerdonError, match="3 and 4"):
+        difference(first, second, "m")
+
+
+@pytest.mark.parametrize(
+    "effect, up, down",
+    [
+        (Effect(1.0, 0.5, 1.5), "passed", "failed"),
+        (Effect(0.1, -0.5, 0.7), "unclear", "unclear"),
+        (Effect(-1.0, -1.5, -0.5), "failed", "passed"),
+    ],
+)
+def test_checks_read_the_whole_interval(effect: Effect, up: str, down: str) -> None:
+    assert above("x", effect).outcome == up and below("x", effect).outcome == down
+
+
+@pytest.mark.parametrize(
+    "shown, gap, outcome",
+    [
+        (Effect(0.0, -0.1, 0.1), Effect(1.0, 0.8, 1.2), "passed"),
+        (Effect(0.6, 0.5, 0.7), Effect(0.4, 0.3, 0.5), "failed"),  # the control shows most of it
+        (Effect(0.0, -0.1, 0.1), Effect(1.0, -0.1, 2.1), "unclear"),
+        (Effect(0.1, 0.0, 0.2), Effect(-0.3, -0.4, -0.2), "failed"),  # no effect at all to be shown
+    ],
+)
+def test_negative_control(shown: Effect, gap: Effect, outcome: str) -> None:
+    effect = Effect(shown.value + gap.value, 0, 0)
+    assert control_fails("x", effect, shown, gap).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    "outcomes, verdict",
+    [
+        (["passed", "passed"], "holds"),
+        (["passed", "unclear"], "inconclusive"),
+        (["unclear", "failed"], "fails"),
+        ([], "inconclusive"),
+    ],
+)
+def test_the_worst_check_decides(outcomes: list, verdict: str) -> None:
+    assert judged([Check("x", outcome, "") for outcome in outcomes]) == verdict
+
+
+def a_result(seeds: list[int], outcome="passed") -> ClaimResult:
+    arm = Arm("a", {"m": [1.0] * len(seeds)})
+    return ClaimResult(
+        "x", "a claim", "m", effect_of(arm.values("m")), 0.0, [Check("c", outcome, "d")], [arm], seeds, 1.26,
+        [arms_section("t", [arm, Arm("other", {"n": [2.0]})], ["m"])], ["a note"],
+    )  # fmt: skip
+
+
+def test_result_as_json_and_as_a_table() -> None:
+    result = a_result([1, 2, 3])
+    found = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    assert list(found) == ["slug", "verdict", "effect", "interval", "control", "seeds", "seconds", "details"]
+    assert found["verdict"] == "holds" and found["interval"] == [1.0, 1.0] and found["seeds"] == [1, 2, 3]
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))
+    console.print(result.table())
+    text = console.export_text()
+    assert all(piece in text for piece in ("a claim", "passed", "a note", "holds", "1.000 ± 0.000", "other"))
+
+
+def test_fewer_than_three_seeds_never_hold() -> None:
+    result = a_result([1, 2])
+    assert result.verdict == "inconclusive" and result.to_json()["interval"] == [None, None]
+    assert a_result([1, 2], "failed").verdict == "fails"
+
+
+# Worlds
+
+
+def test_exact_velocity_is_the_conditional_mean() -> None:
+    """The closed form against a regression of x_1 - x_0 on x_t over samples."""
+    generator, t = torch.Generator().manual_seed(0), 0.6
+    x0 = flow_grpo.MEAN + flow_grpo.SPREAD * torch.randn(200_000, generator=generator)
+    x1 = torch.randn(200_000, generator=generator)
+    x, v = (1 - t) * x0 + t * x1, x1 - x0
+    slope = ((x - x.mean()) * (v - v.mean())).mean() / x.var()
+    points = torch.tensor([0.0, 1.0])
+    fitted = v.mean() + slope * (points - x.mean())
+    assert_close(flow_grpo.exact_velocity(points, t), fitted, atol=0.01, rtol=0)
+
+
+def test_marginals_of_the_card() -> None:
+    """Ten steps: ODE 0.431, SDE a=0.7 0.478, CPS 0.352; without the score term far too wide."""
+    spread = {
+        name: flow_grpo.final_moments(name, kind, noise, 10, 20_000, 11)[1] for name, kind, noise in flow_grpo.SAMPLERS
+    }
+    assert spread["ODE"] == pytest.approx(0.431, abs=0.01)
+    assert spread["SDE a=0.7"] == pytest.approx(0.478, abs=0.01)
+    assert spread["CPS a=0.8"] == pytest.approx(0.352, abs=0.01)
+    assert spread["no score term a=0.7"] > 0.7
+
+
+def test_pretraining_finds_the_ring() -> None:
+    size = flow_grpo.Size(drawn=400)
+    points, mode = flow_grpo.ring(4000, keyed_generator(1))
+    assert sorted(mode.unique().tolist()) == list(range(8)) and float(points.flatten(1).norm(dim=1).std()) < 0.15
+    torch.manual_seed(0)
+    policy = TinyFlow(flow_grpo.RingNet(), [flow_grpo.PROMPT], (2, 1, 1), gain=None)
+    before = flow_grpo.measured(policy, size, 20, 1)["on_ring"]
+    pretrain(policy, points, torch.zeros(4000, dtype=torch.long), steps=400, batch=256, lr=3e-3, seed=1, decay=0.9)
+    after = flow_grpo.measured(policy, size, 20, 1)
+    assert after["on_ring"] > before + 0.2 and after["entropy"] > 2.5
+
+
+def test_tiny_flow_is_a_policy() -> None:
+    torch.manual_seed(0)
+    policy = TinyFlow(textures.TextureNet(), textures.PROMPTS, (3, 16, 16), gain=textures.GAIN)
+    torch.nn.init.normal_(policy.net.out.weight, std=0.02)
+    policy.rebase()
+    cond = policy.encode(textures.USER_PROMPTS)
+    path = rollout(policy, cond, num_steps=4, noise_level=0.7, window=(1, 3), generator=keyed_generator(1))
+    assert path.images.shape == (6, 3, 16, 16) and path.log_probs.shape == (2, 6)
+    assert float(path.images.min()) >= 0 and float(path.images.max()) <= 1
+    x = policy.initial_noise(6, keyed_generator(2))
+    before = policy.velocity(x, 0.5, cond)
+    assert not torch.equal(before[0], policy.velocity(x, 0.5, policy.encode([textures.PROMPTS[-1]] * 6))[0])
+    with torch.no_grad():
+        policy.net.out.weight.mul_(2)
+    assert not torch.equal(policy.velocity(x, 0.5, cond), before)
+    with policy.reference():
+        assert_close(policy.velocity(x, 0.5, cond), before)
+    with pytest.raises(GuerdonError, match="unknown prompt"):
+        policy.encode(["a red fibre"])
+
+
+def test_content_error_sees_content_and_not_sharpness() -> None:
+    prompts = textures.many(textures.USER_PROMPTS, 120)
+    sharp = textures.sharp_textures(prompts, keyed_generator(1))
+    smooth = textures.smoothed_textures([prompt + ", soft" for prompt in prompts], keyed_generator(1))
+    right = textures.content_error(prompts, sharp).mean()
+    assert textures.content_error(prompts, smooth).mean() < right + 0.15
+    turned = textures.content_error(prompts, sharp.transpose(2, 3)).mean()
+    other = textures.content_error(prompts[2:] + prompts[:2], sharp).mean()
+    assert turned > right + 0.2 and other > right + 1.0
+    reward = textures.alignment(prompts=prompts, completions=sharp)
+    assert_close(torch.tensor(reward).mean(), -right)
+    assert sum(textures.smoothness(None, smooth)) > sum(textures.smoothness(None, sharp))
+
+
+def test_random_rewards_know_nothing_but_the_bits() -> None:
+    images = textures.sharp_textures(textures.USER_PROMPTS, keyed_generator(1))
+    assert textures.random_reward(None, images) == textures.random_reward(None, images)
+    assert len(set(textures.random_reward(None, images))) == 6
+
+
+def test_the_plane_of_the_card() -> None:
+    end, nearest = adv_grpo.plane(None, 0, 11, 120)
+    assert end > 4 and nearest < 0.5  # runs through the references and away
+    end, _ = adv_grpo.plane(adv_grpo.always(), 10, 11, 120)
+    assert end < 0.5
+    assert 2 < adv_grpo.undirected(11, 120) < 4
+
+
+def test_gold_is_small_for_references_and_large_for_smooth_ones() -> None:
+    prompts = textures.many(textures.USER_PROMPTS, 60)
+    generator = keyed_generator(1)
+    gold = adv_grpo.Gold(textures.sharp_textures(prompts, generator))
+    same = gold(textures.sharp_textures(prompts, generator))
+    assert gold(textures.smoothed_textures([p + ", soft" for p in prompts], generator)) > same + 0.3
+
+
+def test_an_arena_of_one_order_is_biased() -> None:
+    found = realgen.arena(1)
+    assert found["one order"] == pytest.approx(0.6, abs=0.03) and found["both orders"] == pytest.approx(0.5, abs=0.03)
+
+
+# Experiments, tiny: the whole path runs, and the result is made of what was measured
+
+SEEDS = (1, 2)
+
+
+def test_flow_grpo_tiny() -> None:
+    size = flow_grpo.Size(
+        points=500, grids=(5, 10), base_steps=150, steps=8, group=8, groups=2, drawn=200, lr=3e-3
+    )
+    result = flow_grpo.run(SEEDS, size=size)
+    found = result.to_json()
+    assert found["slug"] == "flow-grpo" and found["verdict"] in ("inconclusive", "fails")  # two seeds cannot hold
+    arms = found["details"]["arms"]
+    gains = [a - b for a, b in zip(arms["Flow-GRPO"]["reward"], arms["base"]["reward"])]
+    assert found["effect"] == pytest.approx(sum(gains) / 2) and found["effect"] > 0.02
+    assert arms["no score term a=0.7"]["std N=10"][0] > arms["SDE a=0.7"]["std N=10"][0]
+    assert flow_grpo.run(SEEDS[:1], size=size).to_json()["details"]["arms"]["Flow-GRPO"]["reward"] == [
+        arms["Flow-GRPO"]["reward"][0]
+    ]
+
+
+def test_realgen_tiny() -> None:
+    size = realgen.Size(
+        base_steps=10, images=24, detector_steps=8, steps=4, group=4, groups=2, watch_every=2, patience=1, watched=12,
+        drawn=24, fresh_steps=4, rewriter_steps=2,
+    )  # fmt: skip
+    result = realgen.run(SEEDS[:1], size=size)
+    arms = {arm.name: arm for arm in result.arms}
+    assert {*realgen.ARMS, "base", "rewriter, base frozen"} <= set(arms)
+    assert result.effect.value == pytest.approx(arms["safeguarded"].mean("held-out") - arms["base"].mean("held-out"))
+    assert result.verdict != "holds"
+    assert arms["smoothness"].mean("kept step") == 4 and arms["safeguarded"].mean("kept step") in (0, 2, 4)
+    # Every arm but the base was drawn by a policy that moved.
+    assert arms["frozen, naive"].mean("content") != arms["base"].mean("content")
+
+
+def test_adv_grpo_tiny() -> None:
+    size = adv_grpo.Size(
+        updates=20, base_steps=10, references=24, head_steps=5, steps=3, group=4, groups=2, drawn=24
+    )
+    result = adv_grpo.run(SEEDS[:1], size=size)
+    arms = {arm.name: arm for arm in result.arms}
+    assert set(adv_grpo.ARMS) <= set(arms)
+    gap = arms["frozen"].mean("MMD") - arms["adversarial"].mean("MMD")
+    assert result.effect.value == pytest.approx(gap)
+    # A frozen head scores the references alike in every arm; the adversarial one has learnt.
+    assert arms["frozen"].mean("reference reward") == arms["frozen + KL"].mean("reference reward")
+    assert arms["adversarial"].mean("reference reward") != arms["frozen"].mean("reference reward")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("claim", [flow_grpo, realgen, adv_grpo], ids=lambda module: module.SLUG)
+def test_full_claim(claim) -> None:
+    """The claim at full size: the verdict must be reproducible; what it is stands in the README."""
+    result = claim.run()
+    assert result.verdict == "holds", "\n".join(f"{c.outcome}: {c.name}: {c.detail}" for c in result.checks)
