@@ -32,7 +32,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     crops = photographs.sample(arguments.crops, seed=1, smoothed_share=arguments.smoothed_share)
-    tokenizer = embedded.kept_tokenizer(arguments.work / "tokenizer", crops.captions)
+    tokenizer = embedded.train_tokenizer(crops.captions)
     started = time.monotonic()
 
     def report(step: int, figures: dict[str, float]) -> None:

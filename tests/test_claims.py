@@ -185,7 +185,7 @@ def test_tiny_flow_is_a_policy() -> None:
 
 def test_content_error_sees_content_and_not_sharpness() -> None:
     prompts = textures.many(textures.USER_PROMPTS, 120)
-    sharp = textures.sharp_textures(prompts, keyed_generator(1))
+    sharp = textures.real_textures(prompts, keyed_generator(1))
     smooth = textures.smoothed_textures([prompt + ", soft" for prompt in prompts], keyed_generator(1))
     right = textures.content_error(prompts, sharp).mean()
     assert textures.content_error(prompts, smooth).mean() < right + 0.15
@@ -198,7 +198,7 @@ def test_content_error_sees_content_and_not_sharpness() -> None:
 
 
 def test_random_rewards_know_nothing_but_the_bits() -> None:
-    images = textures.sharp_textures(textures.USER_PROMPTS, keyed_generator(1))
+    images = textures.real_textures(textures.USER_PROMPTS, keyed_generator(1))
     assert textures.random_reward(None, images) == textures.random_reward(None, images)
     assert len(set(textures.random_reward(None, images))) == 6
 
@@ -214,8 +214,8 @@ def test_the_plane_of_the_card() -> None:
 def test_gold_is_small_for_references_and_large_for_smooth_ones() -> None:
     prompts = textures.many(textures.USER_PROMPTS, 60)
     generator = keyed_generator(1)
-    gold = adv_grpo.Gold(textures.sharp_textures(prompts, generator))
-    same = gold(textures.sharp_textures(prompts, generator))
+    gold = adv_grpo.Gold(textures.real_textures(prompts, generator))
+    same = gold(textures.real_textures(prompts, generator))
     assert gold(textures.smoothed_textures([p + ", soft" for p in prompts], generator)) > same + 0.3
 
 

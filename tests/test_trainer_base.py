@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusion3Pipeline
+from transformers import CLIPTokenizer
 
 from guerdon.core import photographs
 from guerdon.policies import embedded
@@ -85,7 +88,26 @@ def test_a_saved_base_draws_the_same_pictures(tmp_path: Path) -> None:
     assert torch.allclose(*pictures, atol=1e-5)
 
 
-def test_a_kept_tokenizer_stays(tmp_path: Path) -> None:
-    first = embedded.kept_tokenizer(tmp_path, CROPS.captions)
-    second = embedded.kept_tokenizer(tmp_path, ["quite other words"])
-    assert first.get_vocab() == second.get_vocab() and first.model_max_length == embedded.TEXT_LENGTH
+def test_the_tokenizer_knows_its_captions_and_can_spell_the_rest(tmp_path: Path) -> None:
+    ids = TOKENIZER("a photo of a coin", padding="max_length")["input_ids"]
+    words = TOKENIZER.convert_ids_to_tokens(ids)
+    assert words[:7] == ["<|startoftext|>", "a</w>", "photo</w>", "of</w>", "a</w>", "coin</w>", "<|endoftext|>"]
+    assert len(ids) == embedded.TEXT_LENGTH == TOKENIZER.model_max_length
+    assert (
+        TOKENIZER.decode(TOKENIZER("zebra 42!")["input_ids"], skip_special_tokens=True).replace(" ", "") == "zebra42!"
+    )
+    TOKENIZER.save_pretrained(tmp_path)
+    assert (
+        CLIPTokenizer.from_pretrained(tmp_path)("a crisp photo of grass")["input_ids"]
+        == TOKENIZER("a crisp photo of grass")["input_ids"]
+    )
+
+
+def test_the_same_captions_give_the_same_tokens_in_every_process() -> None:
+    script = (
+        "from guerdon.core import photographs; from guerdon.policies import embedded;"
+        "t = embedded.train_tokenizer(photographs.sample(48, seed=0, smoothed_share=0.5).captions);"
+        "print(sorted(t.get_vocab().items(), key=lambda item: item[1]))"
+    )
+    printed = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+    assert printed.strip() == str(sorted(TOKENIZER.get_vocab().items(), key=lambda item: item[1]))

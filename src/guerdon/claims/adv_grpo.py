@@ -32,7 +32,7 @@ from guerdon.claims.experiment import (
     difference,
     effect_of,
 )
-from guerdon.claims.textures import SIDE, USER_PROMPTS, eight_bit, many, random_reward, sharp_textures, train_base
+from guerdon.claims.textures import SIDE, USER_PROMPTS, eight_bit, many, random_reward, real_textures, train_base
 from guerdon.claims.tiny_flow import TinyFlow
 from guerdon.core.progress import progress as default_progress
 from guerdon.metrics.diversity import diversity, mmd2
@@ -262,7 +262,7 @@ def run(
             bar.show(seed=seed, arm="base")
             base, prompts = train_base(seed, size.base_steps), many(USER_PROMPTS, size.references)
             generator = keyed_generator(seed, "references")
-            references, unseen = (eight_bit(sharp_textures(prompts, generator)) for _ in range(2))
+            references, unseen = (eight_bit(real_textures(prompts, generator)) for _ in range(2))
             gold, first = Gold(unseen), new_head(base, references, size, seed)
             bar.advance()
             for name, arm in arms.items():

@@ -159,6 +159,7 @@ def climb(arm: str, world: World, size: Size, seed: int) -> dict[str, float]:
         alignment=lambda images: (-content_error(prompts, images)).exp(), patience=size.patience,
     )  # fmt: skip
     game.watch.measure(0)
+    trainer.keep_best()
     trainer.train()
     if game.safe:
         trainer.restore_best()

@@ -1,12 +1,14 @@
-"""A world small enough to train a text-to-image model in it within a minute: woven textures of 16x16 pixels.
+"""A world small enough to train a text-to-image model in it within a minute: grainy stripes of 16x16 pixels.
 
-A prompt names a colour, the direction of the fibres, and a style word. "Real" textures are sharp; the base model learnt
-from over-smoothed ones, like the models that the paper starts from, and the style words say how smooth: there is a
-quality axis for a generator, and for a prompt rewriter, to find.
+A prompt names a colour, the direction of the stripes, and a style word. "Real" textures have a grain of a certain
+strength; the base model learnt from textures with less of it, like the over-smoothed models that the paper starts from,
+and the style words say how much less: there is a quality axis for a generator, and for a prompt rewriter, to find, and
+a way to overshoot it. It is the card's texture world, where the grain was all there was, as images.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,31 +28,37 @@ from guerdon.trainers.detector import train_detector
 SIDE, GAIN = 16, 6.0
 COLOURS = {"red": (0.65, 0.35, 0.32), "green": (0.36, 0.58, 0.38), "blue": (0.34, 0.42, 0.64)}
 DIRECTIONS = ("upright", "level")
-# Style word -> the range of blur (sigma in pixels) of the textures that the base saw under it.
-STYLES = {"": (0.2, 1.2), ", raw photo": (0.2, 0.6), ", soft": (0.8, 1.4)}
-USER_PROMPTS = [f"{colour} {direction} fibres" for colour in COLOURS for direction in DIRECTIONS]
+GRAIN = 0.08
+# Style word -> the range of the grain, as a share of the real one, of the textures that the base saw under it.
+STYLES = {"": (0.1, 0.9), ", raw photo": (0.6, 1.0), ", soft": (0.0, 0.4)}
+USER_PROMPTS = [f"{colour} {direction} stripes" for colour in COLOURS for direction in DIRECTIONS]
 PROMPTS = [prompt + style for style in STYLES for prompt in USER_PROMPTS]
 
 
-def sharp_textures(prompts: Sequence[str], generator: torch.Generator) -> Tensor:
-    """Real textures of the prompts' colour and direction (style words change nothing), [N, 3, 16, 16] in [0, 1]."""
-    count, pad = len(prompts), 4
-    field = torch.randn(count, 1, SIDE + 2 * pad, SIDE + 2 * pad, generator=generator)
-    kernel = torch.exp(-0.5 * (torch.arange(-pad, pad + 1) / 1.2).square())
-    fibres = F.conv2d(field, (kernel / kernel.norm()).view(1, 1, -1, 1))[..., pad:-pad]  # long along columns
-    level = torch.tensor([prompt.split()[1] == "level" for prompt in prompts])
-    fibres = torch.where(level.view(-1, 1, 1, 1), fibres.transpose(2, 3), fibres)
-    grain = 0.02 * torch.randn(count, 3, SIDE, SIDE, generator=generator)
+def textures(prompts: Sequence[str], grain: Tensor, generator: torch.Generator) -> Tensor:
+    """Textures of the prompts' colour and direction with ``grain`` [N] as a share of the real one, [N, 3, 16, 16].
+
+    Stripes of a random wavelength (5 to 9 pixels) and phase, and white grain, the same in all three channels.
+    """
+    count = len(prompts)
+    wavelength, phase = (torch.rand(count, 1, generator=generator) for _ in range(2))
+    wave = 0.09 * torch.sin(2 * math.pi * (torch.arange(SIDE) / (5 + 4 * wavelength) + phase))
+    level = torch.tensor([prompt.split()[1] == "level" for prompt in prompts]).view(-1, 1, 1, 1)
+    stripes = torch.where(level, wave[:, None, :, None], wave[:, None, None, :]).expand(-1, -1, SIDE, SIDE)
+    noise = torch.randn(count, 1, SIDE, SIDE, generator=generator)
     colour = torch.tensor([COLOURS[prompt.split()[0]] for prompt in prompts])[..., None, None]
-    return (colour + 0.12 * fibres + grain).clamp(0, 1)
+    return (colour + stripes + GRAIN * grain.view(-1, 1, 1, 1) * noise).clamp(0, 1)
+
+
+def real_textures(prompts: Sequence[str], generator: torch.Generator) -> Tensor:
+    """Real textures of the prompts (style words change nothing), [N, 3, 16, 16] in [0, 1]."""
+    return textures(prompts, torch.ones(len(prompts)), generator)
 
 
 def smoothed_textures(prompts: Sequence[str], generator: torch.Generator) -> Tensor:
-    """What the base learns from: sharp textures blurred as much as the prompts' style words say."""
-    images = sharp_textures(prompts, generator)
-    ends = torch.tensor([STYLES[prompt.split("fibres")[1]] for prompt in prompts])
-    sigma = ends[:, 0] + (ends[:, 1] - ends[:, 0]) * torch.rand(len(prompts), generator=generator)
-    return blur(images, sigma)
+    """What the base learns from: textures with as much grain as the prompts' style words say."""
+    ends = torch.tensor([STYLES[prompt.split("stripes")[1]] for prompt in prompts])
+    return textures(prompts, ends[:, 0] + (ends[:, 1] - ends[:, 0]) * torch.rand(len(prompts), generator=generator), generator)
 
 
 def many(prompts: Sequence[str], count: int) -> list[str]:
@@ -60,11 +68,11 @@ def many(prompts: Sequence[str], count: int) -> list[str]:
 
 def content_error(prompts: Sequence[str], images: Tensor) -> Tensor:
     """How far images are from their prompts' content, [N] >= 0: distance of the mean colour in units of 0.1, plus the
-    share of gradient energy along the fibres instead of across. Blind to sharpness by construction.
+    share of gradient energy along the stripes instead of across. Images are blurred first, which takes the grain away.
     """
     target = torch.tensor([COLOURS[prompt.split()[0]] for prompt in prompts])
     colour = (images.mean((2, 3)) - target).norm(dim=1) / 0.1
-    across, down = (g.square().mean((1, 2, 3)) for g in gradients(luminance(images)))
+    across, down = (g.square().mean((1, 2, 3)) for g in gradients(luminance(blur(images, 1.2))))
     level = torch.tensor([prompt.split()[1] == "level" for prompt in prompts])
     along = torch.where(level, across, down)
     return colour + along / (across + down + 1e-6)
@@ -153,7 +161,7 @@ def new_world(seed: int, *, base_steps: int, images: int, detector_steps: int, b
     base = base if base is not None else train_base(seed, base_steps)
     prompts = many(USER_PROMPTS, images)
     generator = keyed_generator(seed, "real")
-    real, test = (eight_bit(sharp_textures(prompts, generator)) for _ in range(2))
+    real, test = (eight_bit(real_textures(prompts, generator)) for _ in range(2))
     fake = eight_bit(base.generate(prompts, range(seed * 10_000, seed * 10_000 + images), num_steps=10, batch_size=64))
 
     def detector(family: str, corrupted: float) -> nn.Module:
@@ -170,6 +178,6 @@ def new_world(seed: int, *, base_steps: int, images: int, detector_steps: int, b
 
 __all__ = [
     "HELD_OUT", "PROMPTS", "STYLES", "TRAINING", "USER_PROMPTS", "VALIDATION", "World", "alignment", "content_error",
-    "eight_bit", "many", "new_world", "random_reward", "sharp_textures", "smoothed_textures", "smoothness",
+    "eight_bit", "many", "new_world", "random_reward", "real_textures", "smoothed_textures", "smoothness",
     "train_base",
 ]  # fmt: skip

@@ -6,7 +6,9 @@ autoencoder: at this size the flow models pixels, and :class:`PixelAutoencoder` 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -60,22 +62,39 @@ class PixelAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
 
 def train_tokenizer(captions: Iterable[str], vocab_size: int = 900) -> CLIPTokenizer:
-    """Train a byte-pair ``CLIPTokenizer`` on ``captions``; every single letter and digit stays spellable.
+    """Train a byte-pair ``CLIPTokenizer`` (Sennrich et al. 2016, algorithm 1); printable ASCII stays spellable.
 
-    Ties between equally frequent pairs are broken differently in every process: keep the tokenizer with the weights.
+    The library's own trainer breaks ties between equally frequent pairs differently in every process; here the
+    alphabetically first pair wins, so that the same captions give the same tokens, and a run can be repeated.
     """
-    letters = " ".join("abcdefghijklmnopqrstuvwxyz0123456789.,-!'")
-    corpus = [*captions, *([letters] * 8)]
-    tokenizer = CLIPTokenizer().train_new_from_iterator(corpus, vocab_size=vocab_size, show_progress=False)
+    empty = CLIPTokenizer().backend_tokenizer
+    counts: Counter[str] = Counter()
+    for caption, times in Counter(captions).items():
+        for piece, _ in empty.pre_tokenizer.pre_tokenize_str(empty.normalizer.normalize_str(caption)):
+            counts[piece] += times
+    words = {piece: [*piece[:-1], piece[-1] + "</w>"] for piece in sorted(counts)}
+    letters = sorted({letter for piece in counts for letter in piece} | {chr(code) for code in range(33, 127)})
+    tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(letter + "</w>" for letter in letters)]
+    merges: list[tuple[str, str]] = []
+    while len(tokens) < vocab_size:
+        pairs: Counter[tuple[str, str]] = Counter()
+        for piece, parts in words.items():
+            for pair in pairwise(parts):
+                pairs[pair] += counts[piece]
+        if not pairs:
+            break
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        tokens.append("".join(best))
+        for parts in words.values():
+            place = 0
+            while place < len(parts) - 1:
+                if (parts[place], parts[place + 1]) == best:
+                    parts[place : place + 2] = ["".join(best)]
+                place += 1
+    tokenizer = CLIPTokenizer(vocab={token: number for number, token in enumerate(tokens)}, merges=merges)
     tokenizer.model_max_length = TEXT_LENGTH
     return tokenizer
-
-
-def kept_tokenizer(folder: Path, captions: Iterable[str]) -> CLIPTokenizer:
-    """The tokenizer in ``folder``, trained on ``captions`` and put there if it is not there yet."""
-    if not (folder / "tokenizer_config.json").is_file():
-        train_tokenizer(captions).save_pretrained(folder)
-    return CLIPTokenizer.from_pretrained(folder)
 
 
 def new_base(

@@ -114,7 +114,7 @@ def _own_photographs(config: RealGenConfig, folder: RunFolder) -> photographs.Ph
 def _retrain(config: RealGenConfig, folder: Path, crops: photographs.Photographs) -> None:
     """Re-train base and alignment model on a person's own photographs, from scratch, as the shipped ones were made."""
     smoothed = photographs.over_smoothed(crops, seed=config.seed, smoothed_share=0.6)
-    tokenizer = embedded.kept_tokenizer(folder / "tokenizer", smoothed.captions)
+    tokenizer = embedded.train_tokenizer(smoothed.captions)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         base, clip = embedded.new_base(tokenizer), embedded.new_clip(tokenizer)
