@@ -129,8 +129,11 @@ def test_the_head_learns_and_its_state_comes_back(monkeypatch: pytest.MonkeyPatc
 
 
 def test_references_of_one_prompt_are_too_few(references: str, tmp_path: Path) -> None:
-    lines = (Path(references) / "metadata.jsonl").read_text().splitlines()
-    (Path(references) / "metadata.jsonl").write_text("\n".join(line for line in lines if '"dogs"' in line) + "\n")
+    table = Path(references) / "metadata.jsonl"
+    text = table.read_text()
+    for prompt in PROMPTS[1:]:
+        text = text.replace(prompt, PROMPTS[0])
+    table.write_text(text)
     wanted = config(references)
     with pytest.raises(GuerdonError, match="at least 2 different prompts"):
         adv_grpo.run(wanted, RunFolder.open(tmp_path / "run", wanted))

@@ -39,6 +39,7 @@ from guerdon.claims.textures import (
     World,
     alignment,
     content_error,
+    content_right,
     eight_bit,
     many,
     new_world,
@@ -75,10 +76,10 @@ class Size:
     base_steps: int = 800
     images: int = 384
     detector_steps: int = 150
-    steps: int = 40
+    steps: int = 60
     group: int = 8
     groups: int = 6
-    watch_every: int = 4
+    watch_every: int = 5
     patience: int = 4
     watched: int = 96
     drawn: int = 256
@@ -156,7 +157,7 @@ def climb(arm: str, world: World, size: Size, seed: int) -> dict[str, float]:
     game.watch = HackingWatch(
         lambda: eight_bit(trainer.evaluate(prompts, range(70_000, 70_000 + size.watched), batch_size=96)),
         [USER_PROMPTS.index(prompt) for prompt in prompts], judges, {VALIDATION: "validation", HELD_OUT: "held-out"},
-        alignment=lambda images: (-content_error(prompts, images)).exp(), patience=size.patience,
+        alignment=lambda images: content_right(prompts, images), patience=size.patience,
     )  # fmt: skip
     game.watch.measure(0)
     trainer.keep_best()
@@ -184,13 +185,14 @@ def drawn(world: World, size: Size, policy: Any) -> Tensor:
 
 def measured(world: World, images: Tensor, size: Size, seed: int) -> dict[str, float]:
     """held-out: mean P(real) of the judge that no one climbed or chose by; fresh: accuracy of a new detector (0.5: the
-    pictures pass as real); content: `content_error`; diversity within a prompt."""
+    pictures pass as real); content: `content_error`; right: share of `content_right`; diversity within a prompt."""
     prompts = many(USER_PROMPTS, len(images))
     return {
         "held-out": float(p_real(world.robust[HELD_OUT], images).mean()),
         "validation": float(p_real(world.robust[VALIDATION], images).mean()),
         "fresh": fresh_detector_accuracy(world.test[: len(images)], images, "cnn", seed=seed, steps=size.fresh_steps),
         "content": float(content_error(prompts, images).mean()),
+        "right": float(content_right(prompts, images).mean()),
         "diversity": diversity(images, prompts),
     }
 
@@ -263,9 +265,7 @@ def run(
     with progress(len(seeds) * (len(arms) + 1), "claim realgen") as bar:
         for seed in seeds:
             bar.show(seed=seed, arm="base and judges")
-            world = new_world(
-                seed, base_steps=size.base_steps, images=size.images, detector_steps=size.detector_steps
-            )
+            world = new_world(seed, base_steps=size.base_steps, images=size.images, detector_steps=size.detector_steps)
             bar.advance()
             battle.add(arena(seed))
             for name, arm in arms.items():
@@ -301,14 +301,14 @@ def _result(seeds: list[int], arms: dict[str, Arm], battle: Arm, seconds: float)
         above("while the held-out judge falls from its peak", effect_of(drop)),
         above("and a fresh detector sees through it nearly always", effect_of(naive.values("fresh")), 0.95),
         above("safeguarded beats frozen by the held-out judge", difference(safe, naive, "held-out")),
-        below("alignment reward: the content error does not rise", _growth(safe, base), 0.1),
-        above("without it, it rises", difference(loose, safe, "content")),
+        above("the content stays right", effect_of(safe.values("right") / base.values("right")), 0.9),
+        above("without the alignment reward the content error is higher", difference(loose, safe, "content")),
         above("the rewriter alone raises the held-out judge", difference(stage1, base, "held-out")),
-        below("at equal content", _growth(stage1, base), 0.1),
+        above("and its content stays right", effect_of(stage1.values("right") / base.values("right")), 0.9),
         above("an arena of one order is biased", effect_of(battle.values("one order") - 0.5), 0.05),
         below("both orders are not", effect_of(abs(battle.values("both orders") - 0.5)), 0.05),
     ]  # fmt: skip
-    measures = ["held-out", "peak", "paid", "validation", "fresh", "content", "diversity", "kept step"]
+    measures = ["held-out", "peak", "paid", "validation", "fresh", "content", "right", "diversity", "kept step"]
     sections = [
         arms_section("P(real) by the held-out judge, and what else changed", list(arms.values()), measures),
         arms_section("arena", [battle], ["one order", "both orders"]),
@@ -318,10 +318,6 @@ def _result(seeds: list[int], arms: dict[str, Arm], battle: Arm, seconds: float)
         SLUG, CLAIM, "P(real) by the held-out judge, safeguarded less base", gain, control, checks,
         [*arms.values(), battle], seeds, seconds, sections, notes,
     )  # fmt: skip
-
-
-def _growth(arm: Arm, base: Arm) -> Any:
-    return effect_of(arm.values("content") / base.values("content") - 1)
 
 
 __all__ = ["CLAIM", "SLUG", "TITLE", "Check", "Section", "Size", "run"]

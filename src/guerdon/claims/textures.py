@@ -58,7 +58,8 @@ def real_textures(prompts: Sequence[str], generator: torch.Generator) -> Tensor:
 def smoothed_textures(prompts: Sequence[str], generator: torch.Generator) -> Tensor:
     """What the base learns from: textures with as much grain as the prompts' style words say."""
     ends = torch.tensor([STYLES[prompt.split("stripes")[1]] for prompt in prompts])
-    return textures(prompts, ends[:, 0] + (ends[:, 1] - ends[:, 0]) * torch.rand(len(prompts), generator=generator), generator)
+    grain = ends[:, 0] + (ends[:, 1] - ends[:, 0]) * torch.rand(len(prompts), generator=generator)
+    return textures(prompts, grain, generator)
 
 
 def many(prompts: Sequence[str], count: int) -> list[str]:
@@ -70,12 +71,24 @@ def content_error(prompts: Sequence[str], images: Tensor) -> Tensor:
     """How far images are from their prompts' content, [N] >= 0: distance of the mean colour in units of 0.1, plus the
     share of gradient energy along the stripes instead of across. Images are blurred first, which takes the grain away.
     """
-    target = torch.tensor([COLOURS[prompt.split()[0]] for prompt in prompts])
-    colour = (images.mean((2, 3)) - target).norm(dim=1) / 0.1
+    distance, along = _content(prompts, images)
+    own = torch.tensor([list(COLOURS).index(prompt.split()[0]) for prompt in prompts])
+    return distance[torch.arange(len(images)), own] / 0.1 + along
+
+
+def content_right(prompts: Sequence[str], images: Tensor) -> Tensor:
+    """1 for each image whose colour is nearest to its prompt's and whose stripes run the right way, else 0; [N]."""
+    distance, along = _content(prompts, images)
+    own = torch.tensor([list(COLOURS).index(prompt.split()[0]) for prompt in prompts])
+    return ((distance.argmin(1) == own) & (along < 0.5)).float()
+
+
+def _content(prompts: Sequence[str], images: Tensor) -> tuple[Tensor, Tensor]:
+    """Distances of the mean colour to each named colour, [N, 3], and share of gradient energy along the stripes, [N]."""
+    distance = torch.cdist(images.mean((2, 3)), torch.tensor(list(COLOURS.values())))
     across, down = (g.square().mean((1, 2, 3)) for g in gradients(luminance(blur(images, 1.2))))
     level = torch.tensor([prompt.split()[1] == "level" for prompt in prompts])
-    along = torch.where(level, across, down)
-    return colour + along / (across + down + 1e-6)
+    return distance, torch.where(level, across, down) / (across + down + 1e-6)
 
 
 @reward(name="alignment")
@@ -178,6 +191,7 @@ def new_world(seed: int, *, base_steps: int, images: int, detector_steps: int, b
 
 __all__ = [
     "HELD_OUT", "PROMPTS", "STYLES", "TRAINING", "USER_PROMPTS", "VALIDATION", "World", "alignment", "content_error",
+    "content_right",
     "eight_bit", "many", "new_world", "random_reward", "real_textures", "smoothed_textures", "smoothness",
     "train_base",
 ]  # fmt: skip

@@ -92,7 +92,8 @@ def train_tokenizer(captions: Iterable[str], vocab_size: int = 900) -> CLIPToken
                 if (parts[place], parts[place + 1]) == best:
                     parts[place : place + 2] = ["".join(best)]
                 place += 1
-    tokenizer = CLIPTokenizer(vocab={token: number for number, token in enumerate(tokens)}, merges=merges)
+    pairs_in_order: Any = merges  # accepted by the library, though its annotation says strings
+    tokenizer = CLIPTokenizer(vocab={token: number for number, token in enumerate(tokens)}, merges=pairs_in_order)
     tokenizer.model_max_length = TEXT_LENGTH
     return tokenizer
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -97,13 +97,12 @@ def draw_arms(trainer: DiffusionTrainer, prompts: Sequence[str], each: int) -> t
 
 
 def arm_figures(
-    label: str, images: Tensor, prompts: Sequence[str], scores: dict[str, Callable[[], Any]], seed: int
+    label: str, images: Tensor, prompts: Sequence[str], scores: Mapping[str, Any], seed: int
 ) -> dict[str, Any]:
-    """The figures of one arm: each score's mean with its interval over prompts, diversity, drift."""
+    """The figures of one arm: the mean of each of ``scores`` (name -> [N]) with its interval, diversity, drift."""
     rewards = {}
-    for name, score in scores.items():
-        values = torch.as_tensor(score(), dtype=torch.float64)
-        found = bootstrap_mean(values.numpy(), groups=list(prompts), seed=seed)
+    for name, values in scores.items():
+        found = bootstrap_mean(values, groups=list(prompts), seed=seed)
         rewards[name] = {"mean": found.value, "low": found.low, "high": found.high}
     meters = {name: float(values.mean()) for name, values in drift(images).items()}
     return {"label": label, "rewards": rewards, "diversity": diversity(images, list(prompts)), "drift": meters}

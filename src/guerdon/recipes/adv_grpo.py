@@ -138,7 +138,7 @@ def run(config: AdvGRPOConfig, folder: RunFolder, resume: bool = False) -> dict[
     gold, width = features(pictures[unseen]), float(torch.pdist(features(pictures[unseen])).median())
     figures = {}
     for name, images in arms.items():
-        scores = {"realness": lambda images=images: judge.score(images)}
+        scores = {"realness": judge.score(images).cpu().numpy()}
         figures[name] = arm_figures("base" if name == "base" else "Adv-GRPO", images, texts, scores, config.seed)
         figures[name]["mmd2"] = mmd2(gold, features(images), bandwidth=width)
     save_pictures(folder, arms, texts, shown=12)

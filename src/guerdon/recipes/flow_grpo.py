@@ -16,6 +16,7 @@ import time
 from typing import Any, Literal
 
 from pydantic import Field
+from torch import Tensor
 
 from guerdon.core.catalogue import load_reward
 from guerdon.core.config import Config
@@ -31,7 +32,7 @@ from guerdon.recipes._reward_run import (
     load_prompts,
     save_pictures,
 )
-from guerdon.rewards.bank import RewardBank
+from guerdon.rewards.bank import BankScores, RewardBank
 from guerdon.rewards.image.clip import CLIPScore
 from guerdon.trainers.diffusion import DiffusionTrainer
 from guerdon.trainers.diffusion_config import DiffusionConfig, WindowConfig
@@ -117,19 +118,19 @@ def run(config: FlowGRPOConfig, folder: RunFolder, resume: bool = False) -> dict
     settings = config.generator.model_copy(update={"seed": config.seed})
     with progress(settings.steps, "flow-grpo") as bar:
         watching = Watching(held, config.watch_every, bar)
-        trainer = DiffusionTrainer(
-            policy, lambda texts, images, step, **columns: bank.score(texts, eight_bit(images), **columns), prompts,
-            settings, folder, callbacks=[watching], stage="generator",
-        )  # fmt: skip
+
+        def score(prompts: list[str], images: Tensor, step: int, **columns: list[Any]) -> BankScores:
+            return bank.score(prompts, eight_bit(images), **columns)
+
+        trainer = DiffusionTrainer(policy, score, prompts, settings, folder, callbacks=[watching], stage="generator")
         watching.begin(trainer)
         trainer.train(resume=resume)
     folder.save_checkpoint(trainer.step, trainer.lora_state(), stage="adapter")
     arms, texts = draw_arms(trainer, held, config.images_a_prompt)
     figures = {}
     for name, images in arms.items():
-        parts = bank.score(texts, images).parts
-        scores = {key: (lambda values=values: values) for key, values in parts.items()}
-        figures[name] = arm_figures("base" if name == "base" else "Flow-GRPO", images, texts, scores, config.seed)
+        label = "base" if name == "base" else "Flow-GRPO"
+        figures[name] = arm_figures(label, images, texts, bank.score(texts, images).parts, config.seed)
     save_pictures(folder, arms, texts, shown=12)
     summary = {
         "system": "flow-grpo", "title": TITLE, "seed": config.seed, "steps": trainer.step, "arms": figures,
