@@ -32,7 +32,16 @@ from guerdon.claims.experiment import (
     difference,
     effect_of,
 )
-from guerdon.claims.textures import SIDE, USER_PROMPTS, eight_bit, many, random_reward, real_textures, train_base
+from guerdon.claims.textures import (
+    SIDE,
+    USER_PROMPTS,
+    eight_bit,
+    grpo_settings,
+    many,
+    random_reward,
+    real_textures,
+    train_base,
+)
 from guerdon.claims.tiny_flow import TinyFlow
 from guerdon.core.progress import progress as default_progress
 from guerdon.metrics.diversity import diversity, mmd2
@@ -45,7 +54,6 @@ from guerdon.rewards.bank import BankScores, RewardBank
 from guerdon.rewards.image.detector import ScoreReward
 from guerdon.trainers.adversarial import UpdateSchedule, always, every, when_generator_leads
 from guerdon.trainers.diffusion import DiffusionTrainer
-from guerdon.trainers.diffusion_config import DiffusionConfig, WindowConfig
 
 SLUG = "adv-grpo"
 TITLE = "The Image as Its Own Reward: Reinforcement Learning with Adversarial Reward for Image Generation"
@@ -64,11 +72,11 @@ class Size:
     base_steps: int = 800
     references: int = 384
     head_steps: int = 200
-    steps: int = 60
+    steps: int = 50
     group: int = 8
-    groups: int = 6
+    groups: int = 16
     drawn: int = 256
-    lr: float = 1e-4
+    lr: float = 3e-5
     kl: tuple[float, float] = (0.01, 0.1)
 
 
@@ -227,13 +235,9 @@ def climb(arm: str, base: TinyFlow, head: FoundationHead, references: Tensor, si
     """Train a copy of the base on the head, which the adversarial arm goes on training in place."""
     policy, game = base.copied(), Game(arm, head, references, seed)
     weight = {"frozen + KL": size.kl[0], "frozen + strong KL": size.kl[1]}.get(arm, 0.0)
-    config = DiffusionConfig(
-        algorithm="grpo", steps=size.steps, num_steps=10, eval_steps=10, guidance=1.0, group_size=size.group,
-        prompts_per_step=size.groups, sample_batch=64, micro_batch=64, noise_level=0.7,
-        window=WindowConfig(size=3, lo=0, hi=8), branches=1, learning_rate=size.lr, clip_range=1e-3,
-        kl="velocity" if weight else "none", kl_weight=weight, updates_per_step=2, ema_decay=0.5, ema_every=1,
-        seed=seed,
-    )  # fmt: skip
+    config = grpo_settings(
+        steps=size.steps, group=size.group, groups=size.groups, lr=size.lr, kl_weight=weight, seed=seed
+    )
     trainer = DiffusionTrainer(policy, game, USER_PROMPTS, config, callbacks=[game])
     trainer.train()
     policy.load_lora_state(trainer.lora_state())

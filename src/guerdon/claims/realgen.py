@@ -41,6 +41,7 @@ from guerdon.claims.textures import (
     content_error,
     content_right,
     eight_bit,
+    grpo_settings,
     many,
     new_world,
     random_reward,
@@ -57,7 +58,6 @@ from guerdon.rewards.image.detector import DetectorReward, RobustScore, ScoreRew
 from guerdon.trainers.adversarial import AdversarialDetector
 from guerdon.trainers.detector import fresh_detector_accuracy
 from guerdon.trainers.diffusion import DiffusionTrainer, Verdict
-from guerdon.trainers.diffusion_config import DiffusionConfig, WindowConfig
 from guerdon.trainers.watch import HackingWatch
 
 SLUG = "realgen"
@@ -76,16 +76,16 @@ class Size:
     base_steps: int = 800
     images: int = 384
     detector_steps: int = 150
-    steps: int = 60
+    steps: int = 50
     group: int = 8
-    groups: int = 6
+    groups: int = 16
     watch_every: int = 5
     patience: int = 4
     watched: int = 96
     drawn: int = 256
     fresh_steps: int = 150
     rewriter_steps: int = 12
-    lr: float = 1e-4
+    lr: float = 3e-5
     kl_weight: float = 1e-4
 
 
@@ -144,12 +144,9 @@ def climb(arm: str, world: World, size: Size, seed: int) -> dict[str, float]:
     """Train the generator on the arm's reward and measure it; the held-out judge decides nothing."""
     game = Game(arm, world, size, seed)
     policy = world.base.copied()
-    config = DiffusionConfig(
-        algorithm="grpo", steps=size.steps, num_steps=10, eval_steps=10, guidance=1.0, group_size=size.group,
-        prompts_per_step=size.groups, sample_batch=64, micro_batch=64, noise_level=0.7,
-        window=WindowConfig(size=3, lo=0, hi=8), branches=1, learning_rate=size.lr, clip_range=1e-3,
-        kl="velocity" if game.safe else "none", kl_weight=size.kl_weight, updates_per_step=2, ema_decay=0.5,
-        ema_every=1, seed=seed,
+    config = grpo_settings(
+        steps=size.steps, group=size.group, groups=size.groups, lr=size.lr, seed=seed,
+        kl_weight=size.kl_weight if game.safe else 0.0,
     )  # fmt: skip
     trainer = DiffusionTrainer(policy, game, USER_PROMPTS, config, callbacks=[game])
     prompts = many(USER_PROMPTS, size.watched)
