@@ -266,3 +266,20 @@ def test_random_states_round_trip_through_a_checkpoint(tmp_path):
     del tensors["rng/numpy"]
     with pytest.raises(GuerdonError, match="lacks the random state 'rng/numpy'"):
         set_rng_state(tensors)
+
+
+def test_killed_while_an_old_checkpoint_is_deleted(tmp_path, monkeypatch):
+    run = begin(tmp_path / "run")
+    run.save_checkpoint(1, {"w": torch.ones(1)})
+
+    def half(path, ignore_errors=False):
+        if not ignore_errors:
+            (path / "tensors.safetensors").unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("guerdon.core.runs.shutil.rmtree", half)
+        with pytest.raises(KeyboardInterrupt):
+            run.save_checkpoint(2, {"w": torch.ones(1)}, keep=1)
+    run = begin(tmp_path / "run", resume=True)
+    assert [path.name for path in (run.path / "checkpoints").iterdir()] == ["step-00000002"]

@@ -205,7 +205,10 @@ class RunFolder:
             raise GuerdonError(f"checkpoint {final} could not be written ({error}){intact}") from error
         if keep is not None:
             for path in self._checkpoints(stage)[: -max(keep, 1)]:
-                shutil.rmtree(path)
+                # Renamed first: killed while deleting, a checkpoint must not be left with half of its files.
+                doomed = checkpoints / f".tmp-{path.name}-{os.getpid()}"
+                path.rename(doomed)
+                shutil.rmtree(doomed)
         return final
 
     def _checkpoints(self, *stages: str | None) -> list[Path]:
