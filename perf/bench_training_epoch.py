@@ -78,6 +78,11 @@ def new_bank() -> RewardBank:
     )
 
 
+def copies(parameters: list[torch.nn.Parameter]) -> list[Tensor]:
+    """Copies of the gradients."""
+    return [parameter.grad.clone() for parameter in parameters if parameter.grad is not None]
+
+
 def ours(config: DiffusionConfig) -> Epoch:
     """An epoch of DiffusionTrainer."""
     bank = new_bank()
@@ -91,7 +96,7 @@ def ours(config: DiffusionConfig) -> Epoch:
     step = trainer._optimise
 
     def optimise() -> float:
-        found.append([parameter.grad.clone() for parameter in trainer.parameters])
+        found.append(copies(trainer.parameters))
         return step()
 
     trainer._optimise = optimise  # type: ignore[method-assign]
@@ -188,7 +193,7 @@ class PlainLoop:
                     if config.kl_used:
                         loss = loss + config.kl_weight * (v - v_ref).square().mean((1, 2, 3)).sum()
                     (loss / (len(part) * (window[1] - window[0]))).backward()
-            gradients.append([parameter.grad.clone() for parameter in self.parameters])
+            gradients.append(copies(self.parameters))
             torch.nn.utils.clip_grad_norm_(self.parameters, config.max_grad_norm)
             self.optimizer.step()
             self.optimizer.zero_grad()

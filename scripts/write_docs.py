@@ -25,13 +25,16 @@ def put(text: str, name: str, content: str) -> str:
 
 def claims_table(folder: Path) -> str:
     """One row a claim, from the objects that ``guerdon claim SLUG --json`` prints."""
-    lines = ["| claim | verdict | effect (95% interval) | control | seeds | minutes |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| claim | verdict | effect (95% interval) | negative control | seeds | minutes |",
+        "|---|---|---|---|---|---|",
+    ]
     for path in sorted(folder.glob("*.json")):
         row = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
         low, high = row["interval"]
         lines.append(
             f"| {row['slug']} | {row['verdict']} | {row['effect']:.3f} ({low:.3f} to {high:.3f}) | "
-            f"{row['control']} | {', '.join(map(str, row['seeds']))} | {row['seconds'] / 60:.1f} |"
+            f"{row['control']:.3f} | {', '.join(map(str, row['seeds']))} | {row['seconds'] / 60:.1f} |"
         )
     return "\n".join(lines)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -21,6 +22,7 @@ from typer.testing import CliRunner
 import counting_recipe
 from guerdon import __version__
 from guerdon.cli import app
+from guerdon.cli.running import find_recipe
 from guerdon.core import catalogue
 from guerdon.core.catalogue import System
 from guerdon.core.images import as_tensor
@@ -91,13 +93,22 @@ def test_help_and_list_load_nothing_heavy(tmp_path):
         "heavy = {'torch', 'transformers', 'diffusers', 'datasets', 'trl', 'scipy', 'PIL'} & set(sys.modules)\n"
         "sys.exit(f'loaded {heavy}' if heavy else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("system", [s for s in catalogue._SYSTEMS if s.how == "run"], ids=lambda s: s.slug)
+def test_every_system_can_be_run_and_checked(system):
+    recipe = find_recipe(system)
+    assert recipe.CONFIG() is not None and callable(recipe.run)
+    for name, preset in recipe.PRESETS.items():
+        assert recipe.CONFIG(**preset) is not None, name
+    assert importlib.util.find_spec(f"guerdon.claims.{system.slug.replace('-', '_')}") is not None
 
 
 def test_version_and_module():
     assert good("--version").stdout == f"guerdon {__version__}\n"
-    done = subprocess.run([sys.executable, "-m", "guerdon", "--version"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "guerdon", "--version"], check=True, capture_output=True, text=True)
     assert done.stdout == f"guerdon {__version__}\n"
 
 

@@ -29,7 +29,7 @@ from guerdon.trainers.diffusion_config import DiffusionConfig, WindowConfig
 SIDE, GAIN = 16, 6.0
 COLOURS = {"red": (0.65, 0.35, 0.32), "green": (0.36, 0.58, 0.38), "blue": (0.34, 0.42, 0.64)}
 DIRECTIONS = ("upright", "level")
-GRAIN, TINT = 0.065, 0.045  # of all channels together, and of each on its own
+GRAIN = 0.08  # standard deviation of each channel
 # Style word -> the range of the grain, as a share of the real one, of the textures that the base saw under it.
 STYLES = {"": (0.1, 0.9), ", raw photo": (0.6, 1.0), ", soft": (0.0, 0.4)}
 USER_PROMPTS = [f"{colour} {direction} stripes" for colour in COLOURS for direction in DIRECTIONS]
@@ -39,15 +39,14 @@ PROMPTS = [prompt + style for style in STYLES for prompt in USER_PROMPTS]
 def textures(prompts: Sequence[str], grain: Tensor, generator: torch.Generator) -> Tensor:
     """Textures of the prompts' colour and direction with ``grain`` [N] as a share of the real one, [N, 3, 16, 16].
 
-    Stripes of a random wavelength (5 to 9 pixels) and phase, and white grain, partly the same in all three channels.
+    Stripes of a random wavelength (5 to 9 pixels) and phase, and white grain in each channel.
     """
     count = len(prompts)
     wavelength, phase = (torch.rand(count, 1, generator=generator) for _ in range(2))
     wave = 0.09 * torch.sin(2 * math.pi * (torch.arange(SIDE) / (5 + 4 * wavelength) + phase))
     level = torch.tensor([prompt.split()[1] == "level" for prompt in prompts]).view(-1, 1, 1, 1)
     stripes = torch.where(level, wave[:, None, :, None], wave[:, None, None, :]).expand(-1, -1, SIDE, SIDE)
-    noise = GRAIN * torch.randn(count, 1, SIDE, SIDE, generator=generator)
-    noise = noise + TINT * torch.randn(count, 3, SIDE, SIDE, generator=generator)
+    noise = GRAIN * torch.randn(count, 3, SIDE, SIDE, generator=generator)
     colour = torch.tensor([COLOURS[prompt.split()[0]] for prompt in prompts])[..., None, None]
     return (colour + stripes + grain.view(-1, 1, 1, 1) * noise).clamp(0, 1)
 
