@@ -103,7 +103,7 @@ def test_every_system_can_be_run_and_checked(system):
     assert recipe.CONFIG() is not None and callable(recipe.run)
     for name, preset in recipe.PRESETS.items():
         assert recipe.CONFIG(**preset) is not None, name
-    assert importlib.util.find_spec(f"guerdon.claims.{system.slug.replace('-', '_')}") is not None
+    assert importlib.util.find_spec(f"guerdon.claims.{system.module}") is not None
 
 
 def test_version_and_module():

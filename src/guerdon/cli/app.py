@@ -80,6 +80,7 @@ def run(
     slug: Annotated[str, typer.Argument(help="The system, as in `guerdon list`.")],
     preset: Annotated[str | None, typer.Option(help="One of the system's presets.")] = None,
     data: Annotated[str | None, typer.Option(help="Your own data: a file, an image folder, or a hub id.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model to train: a folder or a hub id.")] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file of configuration keys.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key: a.b=c.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; default runs/SLUG-TIME.")] = None,
@@ -92,7 +93,7 @@ def run(
     """Run a system from start to report."""
     from guerdon.cli.running import run_system
 
-    changes = {"data": data, "seed": seed, "skip_bad_rows": skip_bad_rows or None}
+    changes = {"data": data, "model": model, "seed": seed, "skip_bad_rows": skip_bad_rows or None}
     run_system(slug, preset, config, changes, set_ or [], out, resume=resume, overwrite=overwrite)
 
 

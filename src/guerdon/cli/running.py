@@ -70,7 +70,7 @@ def find_recipe(system: System) -> ModuleType:
     if system.how != "run":
         word = system.how if system.how in ("bench", "compare", "audit") else "score --reward"
         raise GuerdonError(f"system {system.slug!r} is not run; it is used by: guerdon {word} ({system.docs})")
-    name = system.target.partition(":")[0] or f"guerdon.recipes.{system.slug.replace('-', '_')}"
+    name = system.target.partition(":")[0] or f"guerdon.recipes.{system.module}"
     recipe = _module(name, f"system {system.slug!r} has no recipe {name!r} here")
     for attribute in ("CONFIG", "PRESETS", "run"):
         if not hasattr(recipe, attribute):
@@ -155,10 +155,11 @@ def _delete(path: Path) -> None:
 def print_report(path: Path) -> None:
     """Write ``report.html`` of a run folder and print its summary and place."""
     from guerdon.report.html import write_report
-    from guerdon.report.terminal import summary_table
+    from guerdon.report.terminal import given_tables, summary_table
 
     written = write_report(path)
-    show(summary_table(path))
+    for table in (*given_tables(path), summary_table(path)):
+        show(table)
     print(f"report: {written}")
 
 
@@ -169,7 +170,7 @@ def check_claim(slug: str, seeds: str, *, as_json: bool) -> str:
         numbers = tuple(int(seed) for seed in seeds.split(","))
     except ValueError:
         raise GuerdonError(f"--seeds takes whole numbers separated by commas, got {seeds!r}") from None
-    name = f"guerdon.claims.{system.slug.replace('-', '_')}"
+    name = f"guerdon.claims.{system.module}"
     run: Callable[..., Any] = _module(name, f"system {slug!r} has no claim {name!r} here").run
     started = time.monotonic()
     result = run(seeds=numbers)

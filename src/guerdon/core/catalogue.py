@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -33,6 +34,11 @@ class System:
     claim: str
     docs: str
     target: str = ""
+
+    @property
+    def module(self) -> str:
+        """Name of its modules in recipes/ and claims/: the slug with an underscore for all that no name may hold."""
+        return re.sub(r"\W", "_", self.slug)
 
 
 # Targets are strings: the catalogue lies below everything that it lists, and listing must import none of it.
@@ -64,6 +70,69 @@ _SYSTEMS: tuple[System, ...] = (
         claim="A reward model that keeps learning to tell reference images from the generator's own cannot be hacked "
         "as a frozen one is, and needs no KL term to hold the generator near the references.",
         docs="docs/systems.md#adv-grpo",
+    ),
+    System(
+        slug="skywork-reward-v2",
+        title="Skywork-Reward-V2: Scaling Preference Data Curation via Human-AI Synergy",
+        source="arXiv 2507.01352",
+        how="run",
+        claim="A plain Bradley-Terry reward model gains from many more preference pairs only if they are curated: "
+        "pairs kept because a gold model and a second judge agree raise its accuracy, as many uncurated ones do not.",
+        docs="docs/systems.md#skywork-reward-v2",
+    ),
+    System(
+        slug="secrets-rlhf-2",
+        title="Secrets of RLHF in Large Language Models Part II: Reward Modeling",
+        source="arXiv 2401.06080",
+        how="run",
+        claim="The vote of an ensemble measures each preference pair's strength, and flipping, softening or margins by "
+        "it make the reward model trained on noisy pairs more accurate, which random flips do not.",
+        docs="docs/systems.md#secrets-rlhf-2",
+    ),
+    System(
+        slug="reward-topology-tree",
+        title="Reward Generalization in RLHF: A Topological Perspective",
+        source="arXiv 2402.10184",
+        how="run",
+        claim="Pairs of answers that share prefixes (a tree) train a better reward model than pairs of independent "
+        "answers at equal annotated tokens, where comparing what differs is what makes annotation noisy.",
+        docs="docs/systems.md#reward-topology-tree",
+    ),
+    System(
+        slug="contrast-instructions",
+        title="The Trickle-down Impact of Reward (In-)consistency on RLHF",
+        source="arXiv 2309.16155",
+        how="run",
+        claim="A reward model of high preference accuracy can fail to tell which of two similar instructions an answer "
+        "belongs to; training on crossed pairs mends it.",
+        docs="docs/systems.md#contrast-instructions",
+    ),
+    System(
+        slug="polar",
+        title="Pre-Trained Policy Discriminators are General Reward Models",
+        source="arXiv 2507.05197",
+        how="run",
+        claim="A reward model pre-trained without labels to tell whether two trajectories come from one policy needs "
+        "few ranked triples to judge candidates against a reference, more accurately than without pre-training.",
+        docs="docs/systems.md#polar",
+    ),
+    System(
+        slug="basereward",
+        title="BaseReward: A Strong Baseline for Multimodal Reward Model",
+        source="arXiv 2509.16127",
+        how="run",
+        claim="A two-layer SiLU reward head beats a linear one, and more layers add nothing, where quality is not a "
+        "linear function of the features.",
+        docs="docs/systems.md#basereward",
+    ),
+    System(
+        slug="ixc-2.5-reward",
+        title="InternLM-XComposer2.5-Reward: A Simple Yet Effective Multi-Modal Reward Model",
+        source="arXiv 2501.12368",
+        how="run",
+        claim="Dropping pairs whose chosen answer is much longer than the rejected one takes the length bias of the "
+        "labels out of the reward model, where dropping as many at random does not.",
+        docs="docs/systems.md#ixc-2.5-reward",
     ),
 )
 _REWARDS: dict[str, str] = {

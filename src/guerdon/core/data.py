@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,12 +45,39 @@ def load_rows(
     Raises GuerdonError naming all bad rows together (the first ten in words), a missing column with the nearest one,
     or a file that does not exist with the nearest one.
     """
+    source = find_source(path_or_hub_id, split)
+    return _dataset(source, read_rows(source, required=required, skip_bad_rows=skip_bad_rows, limit=limit, out=out))
+
+
+Rows = list[tuple[str, dict[str, Any]]]
+RowCheck = Callable[[dict[str, Any]], str | None]
+
+
+def find_source(path_or_hub_id: str | Path, split: str = "train") -> Source:
+    """The source of a file, a folder of images, or a data set on the hub. Raises GuerdonError where there is none."""
+    path = Path(path_or_hub_id)
+    return open_source(path) if path.exists() else _from_hub(str(path_or_hub_id), split)
+
+
+def read_rows(
+    source: Source,
+    *,
+    required: Iterable[str] = (),
+    skip_bad_rows: bool = False,
+    limit: int | None = None,
+    out: str | Path | None = None,
+    check: RowCheck | None = None,
+    every_column: bool = False,
+) -> Rows:
+    """The good rows of a source as (``file:row``, values); bad ones are reported as `load_rows` says.
+
+    check:         what else is wrong with a row, in words, or None.
+    every_column:  hand over all columns of a source that would otherwise give only the required ones.
+    """
     needed = tuple(required)
     if limit is not None and limit < 1:
         raise GuerdonError(f"limit must be at least 1, got {limit}")
-    path = Path(path_or_hub_id)
-    source = open_source(path) if path.exists() else _from_hub(str(path_or_hub_id), split)
-    rows, bad = _read(source, needed, limit)
+    rows, bad = _read(source, needed, limit, check, source.columns if every_column else ())
     rows, odd = _one_type_a_column(rows)
     bad += odd
     if bad and not skip_bad_rows:
@@ -59,18 +86,17 @@ def load_rows(
         raise GuerdonError(f"{source.name} has no usable rows" + (f": {_report(source.name, bad)}" if bad else ""))
     if bad:
         _set_aside(source.name, bad, out)
-    return _dataset(source, rows)
+    return rows
 
 
-Rows = list[tuple[str, dict[str, Any]]]
-
-
-def _read(source: Source, needed: tuple[str, ...], limit: int | None) -> tuple[Rows, list[BadRow]]:
+def _read(
+    source: Source, needed: tuple[str, ...], limit: int | None, check: RowCheck | None, more: tuple[str, ...]
+) -> tuple[Rows, list[BadRow]]:
     rows: Rows = []
     bad: list[BadRow] = []
     lacking: list[tuple[str, str, dict[str, Any]]] = []
     columns: set[str] = set(source.columns)
-    for row in source.rows(needed):
+    for row in source.rows((*needed, *more)):
         if isinstance(row, BadRow):
             bad.append(row)
             continue
@@ -79,6 +105,10 @@ def _read(source: Source, needed: tuple[str, ...], limit: int | None) -> tuple[R
         empty = next((column for column in needed if _is_empty(values.get(column))), None)
         if empty is not None:
             lacking.append((where, empty, values))
+            continue
+        reason = check(values) if check is not None else None
+        if reason is not None:
+            bad.append(BadRow(where, reason, values))
             continue
         rows.append(row)
         if limit is not None and len(rows) == limit:

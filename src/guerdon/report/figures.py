@@ -172,6 +172,24 @@ def forest(
         return _svg(figure, name, label)
 
 
+def reliability(bins: Sequence[tuple[float, float, float]], *, name: str) -> Markup:
+    """Observed against predicted frequency, both in [0, 1]: a dot for each (predicted, observed, count)."""
+    with matplotlib.rc_context(_RC):
+        figure, axes = _figure(340, 320, left=52, right=14, top=12, bottom=46)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        axes.grid(True)
+        axes.plot([0, 1], [0, 1], color=_STAND_INS["rule"], linewidth=1.4, linestyle=_DASHES[1], zorder=2)
+        most = max(count for _, _, count in bins)
+        axes.scatter(
+            [p for p, _, _ in bins], [o for _, o, _ in bins], s=[18 + 150 * count / most for _, _, count in bins],
+            color=_STAND_INS["arm2"], clip_on=False, zorder=3,
+        )  # fmt: skip
+        axes.set_xlabel("probability that the model gives")
+        axes.set_ylabel("how often it is right")
+        return _svg(figure, name, "Observed against predicted frequency of preferring the chosen answer")
+
+
 _ARM_MARKERS = {"arm0": "o", "arm1": "^", "arm2": "o", "real": "D"}
 
 

@@ -125,13 +125,17 @@ def _page(record: Record) -> dict[str, Any]:
         "rewrites": _rewrites(summary),
         "open_rewrites": _OPEN_REWRITES,
         "rewriter": _rewriter(summary),
+        "given": tables.given(record),
+        "reliability": _reliability(summary),
         "timings": tables.timings(record),
         "total": duration(summary.get("seconds")),
         "config": record.config,
         "command": _command(record, system),
         "NONE": NONE,
     }
-    page["absent"] = [text for key, text in _ABSENT.items() if not (grid.rows if key == "grid" else page[key])]
+    # A run that brings its own tables has no pictures to miss.
+    expected = ("config",) if page["given"] else tuple(_ABSENT)
+    page["absent"] = [_ABSENT[key] for key in expected if not (grid.rows if key == "grid" else page[key])]
     return page
 
 
@@ -253,6 +257,14 @@ def _health(record: Record) -> list[Panel]:
             figure = figures.meter(one, (), unit=f"{stage} stage", name=f"health{len(panels)}", title=key)
             panels.append(Panel(words(key.replace("/", ": ")), figure))
     return panels
+
+
+def _reliability(summary: dict[str, Any]) -> Markup | None:
+    """The reliability diagram of ``summary["calibration"]["bins"]``: {"predicted", "observed", "count"} each."""
+    bins = rows(mapping(summary, "calibration"), "bins")
+    points = [(number(one.get("predicted")), number(one.get("observed")), number(one.get("count"))) for one in bins]
+    whole = [(p, o, n) for p, o, n in points if p is not None and o is not None and n]
+    return figures.reliability(whole, name="reliability") if whole else None
 
 
 def _rewrites(summary: dict[str, Any]) -> list[dict[str, Any]]:

@@ -359,3 +359,27 @@ def timings(record: Record) -> list[Line]:
     known = [(name, seconds) for name, seconds in stages if seconds is not None]
     total = max(number(record.summary.get("seconds")) or 0.0, sum(seconds for _, seconds in known)) or 1.0
     return [Line(words(name), [duration(s), percent(s / total)], style=f"{100 * s / total:.2f}") for name, s in known]
+
+
+@dataclass(frozen=True)
+class Given:
+    """A table that a recipe wrote into its summary: ``numeric`` says which columns are to be aligned as numbers."""
+
+    title: str
+    note: str
+    columns: list[str]
+    rows: list[list[str]]
+    numeric: list[bool]
+
+
+def given(record: Record) -> list[Given]:
+    """The tables in ``summary["tables"]``: each a mapping of title, note, columns and rows of text."""
+    found = []
+    for table in rows(record.summary, "tables"):
+        columns = [str(name) for name in table.get("columns") or ()]
+        lines = [[str(value) for value in row] for row in table.get("rows") or () if len(row) == len(columns)]
+        # A row may leave a cell empty; a column is one of numbers when everything else in it begins like one.
+        cells = [[line[place] for line in lines if line[place]] for place in range(len(columns))]
+        numeric = [bool(column) and all(text[0] in "+-0123456789" for text in column) for column in cells]
+        found.append(Given(str(table.get("title") or ""), str(table.get("note") or ""), columns, lines, numeric))
+    return found

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from guerdon.report.finding import find, measured, real_detectors
 from guerdon.report.record import mapping, read_record
-from guerdon.report.tables import by_role, costs, interval, verdicts
+from guerdon.report.tables import by_role, costs, given, interval, verdicts
 
 _STATES = {"holds": ("✓ holds", "green"), "fails": ("✗ missed", "red"), "open": ("? open", "yellow")}
 
@@ -48,3 +48,17 @@ def summary_table(run: str | Path) -> Table:
         middle = [Text(verdict.target), *padding, Text(verdict.value)] if arms else []
         table.add_row(Text(verdict.name), *middle, Text(text if arms else f"{verdict.value}  {text}", style=style))
     return table
+
+
+def given_tables(run: str | Path) -> list[Table]:
+    """The tables that the recipe wrote into its summary, for the folder of a run."""
+    made = []
+    for one in given(read_record(run)):
+        table = Table(title=Text(one.title, style="bold"), title_justify="left", caption=Text(one.note))
+        table.caption_justify = "left"
+        for name, numeric in zip(one.columns, one.numeric):
+            table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
+        for row in one.rows:
+            table.add_row(*map(Text, row))
+        made.append(table)
+    return made
