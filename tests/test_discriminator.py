@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from guerdon.objectives.discriminator import bradley_terry, hinge, soft_label_cross_entropy
+from guerdon.objectives.discriminator import hinge, soft_label_cross_entropy
 
 
 def test_hinge() -> None:
@@ -78,41 +78,9 @@ def test_sides_weigh_one_half_whatever_their_size() -> None:
     torch.testing.assert_close(hinge(real[:, 0], fake[:, 0]), hinge(real[:, 0], fake[:, 0].repeat(9)))
 
 
-def test_bradley_terry() -> None:
-    zero = torch.zeros(1)
-    assert bradley_terry(zero, zero).item() == pytest.approx(math.log(2), abs=1e-7)
-    assert bradley_terry(zero + 2, zero).item() == pytest.approx(0.1269, abs=1e-4)
-    # It is the cross-entropy of a softmax over the pair.
-    preferred, rejected = torch.randn(2, 7, generator=torch.Generator().manual_seed(0))
-    pair = torch.stack([preferred, rejected], dim=1)
-    expected = torch.nn.functional.cross_entropy(pair, torch.zeros(7, dtype=torch.long))
-    torch.testing.assert_close(bradley_terry(preferred, rejected), expected)
-
-
-def test_bradley_terry_margin_and_smoothing() -> None:
-    preferred, rejected = torch.tensor([3.0, 1.0]), torch.tensor([1.0, 0.0])
-    assert bradley_terry(preferred, rejected, margin=torch.tensor([2.0, 1.0])).item() == pytest.approx(math.log(2))
-    torch.testing.assert_close(bradley_terry(preferred, rejected, margin=1.0), bradley_terry(preferred - 1.0, rejected))
-    smooth = bradley_terry(preferred[:1], rejected[:1], label_smoothing=0.1).item()
-    assert smooth == pytest.approx(0.9 * math.log1p(math.exp(-2)) + 0.1 * math.log1p(math.exp(2)), rel=1e-6)
-    # A tie pulls the two scores together: its optimum is no difference.
-    gap = torch.zeros(1, requires_grad=True)
-    tie = bradley_terry(gap, torch.zeros(1), label_smoothing=0.5)
-    assert tie.item() == pytest.approx(math.log(2))
-    assert torch.autograd.grad(tie, gap)[0].item() == pytest.approx(0.0, abs=1e-7)
-
-
-def test_bradley_terry_is_finite_for_large_gaps() -> None:
-    far = torch.tensor([-1000.0], requires_grad=True)
-    loss = bradley_terry(far, torch.zeros(1))
-    assert loss.item() == pytest.approx(1000.0)
-    assert torch.autograd.grad(loss, far)[0].item() == pytest.approx(-1.0)
-
-
 def test_half_precision_is_computed_in_float32() -> None:
     half = torch.tensor([0.5], dtype=torch.bfloat16)
     assert hinge(half, half).dtype == torch.float32
-    assert bradley_terry(half, half).dtype == torch.float32
     assert soft_label_cross_entropy(half.expand(1, 2), half.expand(1, 2)).dtype == torch.float32
 
 
@@ -126,11 +94,3 @@ def test_errors() -> None:
         soft_label_cross_entropy(two, two, confidence=0.3)
     with pytest.raises(ValueError, match="real_index"):
         soft_label_cross_entropy(two, two, real_index=2)
-    with pytest.raises(ValueError, match=r"preferred \[2\], rejected \[3\]"):
-        bradley_terry(torch.zeros(2), torch.zeros(3))
-    with pytest.raises(ValueError, match="preferred is empty"):
-        bradley_terry(empty, empty)
-    with pytest.raises(ValueError, match="label_smoothing"):
-        bradley_terry(two, two, label_smoothing=0.7)
-    with pytest.raises(ValueError, match="margin"):
-        bradley_terry(torch.zeros(2), torch.zeros(2), margin=torch.zeros(3, 2))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from guerdon.objectives.shapes import at_least_float32, check_same_shape
+from guerdon.objectives.shapes import at_least_float32, check_not_empty
 
 
 def hinge(real: Tensor, fake: Tensor) -> Tensor:
@@ -22,7 +21,7 @@ def hinge(real: Tensor, fake: Tensor) -> Tensor:
         ValueError: a side is empty.
     Source: Adv-GRPO (arXiv 2511.20256), discriminator update.
     """
-    _check_not_empty(real=real, fake=fake)
+    check_not_empty(real=real, fake=fake)
     return 0.5 * (F.relu(1 - at_least_float32(real)).mean() + F.relu(1 + at_least_float32(fake)).mean())
 
 
@@ -40,7 +39,7 @@ def soft_label_cross_entropy(real: Tensor, fake: Tensor, *, confidence: float = 
         ValueError: logits not [N, 2], a side is empty, confidence or index out of range.
     Source: RealGen V2, detector phase.
     """
-    _check_not_empty(real=real, fake=fake)
+    check_not_empty(real=real, fake=fake)
     for name, logits in (("real", real), ("fake", fake)):
         if logits.dim() != 2 or logits.shape[1] != 2:
             raise ValueError(f"{name} must be logits [N, 2], got {list(logits.shape)}")
@@ -54,40 +53,3 @@ def soft_label_cross_entropy(real: Tensor, fake: Tensor, *, confidence: float = 
         return -(confidence * log_probability[:, label] + (1 - confidence) * log_probability[:, 1 - label]).mean()
 
     return 0.5 * (cross_entropy(real, real_index) + cross_entropy(fake, 1 - real_index))
-
-
-def bradley_terry(
-    preferred: Tensor, rejected: Tensor, margin: float | Tensor = 0.0, label_smoothing: float = 0.0
-) -> Tensor:
-    """Mean negative log-likelihood of the preferences, -log sigmoid(preferred - rejected - margin).
-
-    With label smoothing e: -(1 - e) log sigmoid(d) - e log sigmoid(-d) with d the difference less the margin; e = 0.5
-    is a tie.
-
-    Args:
-        preferred, rejected: scores, same shape, not empty.
-        margin: a number or a tensor that broadcasts to their shape.
-        label_smoothing: e in [0, 0.5], the assumed share of flipped labels.
-    Returns:
-        Scalar; ln 2 where the difference equals the margin.
-    Raises:
-        ValueError: shapes differ, nothing given, label_smoothing out of range.
-    Source: Bradley and Terry (1952); PickScore's criterion, used online by Adv-GRPO; the margin as in Llama 2 (arXiv
-    2307.09288, eq. 2).
-    """
-    check_same_shape(preferred=preferred, rejected=rejected)
-    _check_not_empty(preferred=preferred, rejected=rejected)
-    if not 0 <= label_smoothing <= 0.5:
-        raise ValueError(f"label_smoothing must be in [0, 0.5], got {label_smoothing}")
-    gap = at_least_float32(preferred) - at_least_float32(rejected)
-    shift = torch.as_tensor(margin, dtype=gap.dtype, device=gap.device)
-    if torch.broadcast_shapes(shift.shape, gap.shape) != gap.shape:
-        raise ValueError(f"margin {list(shift.shape)} does not broadcast to the scores' shape {list(gap.shape)}")
-    gap = gap - shift
-    return -((1 - label_smoothing) * F.logsigmoid(gap) + label_smoothing * F.logsigmoid(-gap)).mean()
-
-
-def _check_not_empty(**tensors: Tensor) -> None:
-    for name, tensor in tensors.items():
-        if tensor.numel() == 0:
-            raise ValueError(f"{name} is empty")

@@ -23,6 +23,13 @@ def check_same_shape(**tensors: Tensor) -> None:
         raise ValueError(f"shapes must be equal, got {listed}")
 
 
+def check_not_empty(**tensors: Tensor) -> None:
+    """Raise ValueError naming a tensor without elements: its mean would be nan."""
+    for name, tensor in tensors.items():
+        if tensor.numel() == 0:
+            raise ValueError(f"{name} is empty")
+
+
 def per_sample(value: float | Tensor, like: Tensor, name: str) -> Tensor:
     """One number for each sample, shaped [B, 1, ..., 1] so that it broadcasts against `like`.
 
