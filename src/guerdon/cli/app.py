@@ -153,6 +153,27 @@ def score(
     score_rows(job, file, rescore)
 
 
+@app.command()
+def inspect(
+    file: Annotated[str, typer.Argument(help="Preference pairs: a jsonl, parquet or csv file, or a hub id.")],
+    column: Annotated[
+        list[str] | None, typer.Option(metavar="OURS=THEIRS", help="Rename a column: chosen=best_answer.")
+    ] = None,
+    benchmark: Annotated[
+        list[str] | None, typer.Option(help="A file with the prompts of an evaluation set, to find contamination.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Read no more than so many pairs.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for bad_rows.jsonl.")] = None,
+    skip_bad_rows: SkipBadRows = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Report on a preference set: size, ties, noise, length bias, duplicates, overlap, connectivity."""
+    from guerdon.cli.inspecting import inspect_pairs
+
+    inspect_pairs(file, column or [], benchmark or [], limit, out, skip=skip_bad_rows, as_json=json)
+
+
 @bench.command()
 def realbench(
     images: Annotated[Path, typer.Option(help="The folder of images to grade.")],

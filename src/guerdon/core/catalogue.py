@@ -145,6 +145,7 @@ _REWARDS: dict[str, str] = {
     "max_similarity": "guerdon.rewards.image.from_files:max_similarity",
     "omniaid": "guerdon.rewards.image.from_files:omniaid",
     "pick_score": "guerdon.rewards.image.clip:PickScore",
+    "reward_model": "guerdon.rewards.model:load",
     "token_contrast": "guerdon.rewards.image.token_contrast:TokenContrastScorer",
     "visual_quality": "guerdon.rewards.image.visual_quality:VisualQuality",
 }
@@ -181,12 +182,15 @@ def find_system(slug: str) -> System:
 
 
 def load_reward(spec: str, **config: Any) -> Callable[..., Any]:
-    """A reward by its name in the catalogue or by "module:attribute" ("file.py:attribute" for a file of one's own).
+    """A reward by its name in the catalogue, by "module:attribute" ("file.py:attribute" for a file of one's own), or by
+    the folder or hub id of a reward model.
 
     A class, or a function that makes a reward, is called with ``config``; a reward function is returned as it is and
     takes none. Raises GuerdonError naming the nearest reward, attribute or configuration key.
     """
     known = rewards()
+    if spec not in known and is_model_path(spec):
+        spec, config = "reward_model", {"path": spec, **config}
     if spec not in known and ":" not in spec:
         raise unknown("reward", spec, known)
     target = resolve(known.get(spec, spec))
@@ -201,6 +205,11 @@ def load_reward(spec: str, **config: Any) -> Callable[..., Any]:
     if not callable(made):
         raise GuerdonError(f"{spec!r} made {type(made).__name__}, which is not callable, so it is no reward")
     return made
+
+
+def is_model_path(spec: str) -> bool:
+    """Whether ``spec`` is meant as the folder or hub id of a model: a folder that exists, or a path or owner/name."""
+    return Path(spec).is_dir() or ("/" in spec and ":" not in spec)
 
 
 def resolve(target: str) -> Any:

@@ -116,7 +116,7 @@ def _read(
     for column in needed:
         if column not in columns and (columns or not bad):
             guess = nearest(column, columns)
-            hint = f"; did you mean {guess!r}?" if guess else ""
+            hint = f"; did you mean {guess!r}?" if guess else ";"
             listed = ", ".join(sorted(columns)) or "(none)"
             raise GuerdonError(f"{source.name} has no column {column!r}{hint} columns: {listed}")
     bad += [BadRow(where, f"column {column!r} is missing or empty", values) for where, column, values in lacking]

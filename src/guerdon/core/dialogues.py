@@ -39,13 +39,20 @@ def quality(answer: list[Message] | str, thing: str) -> float:
 
 
 def embedded_pairs(
-    count: int, seed: int, *, noise: float = 0.0, length_bias: float = 0.0, things: tuple[str, ...] | None = None
+    count: int,
+    seed: int,
+    *,
+    noise: float = 0.0,
+    length_bias: float = 0.0,
+    things: tuple[str, ...] | None = None,
+    asking: tuple[str, ...] = ASKING,
 ) -> list[Pair]:
     """Preference pairs with known truth, the same for the same arguments.
 
     noise:        probability in [0, 1] that a label is turned round.
     length_bias:  how much a doubling of the words is worth to the labeller, in units of quality.
     things:       ask about these only (of ``USES``), to hold others out.
+    asking:       ask in these words only, with {} for the thing.
 
     ``row`` of a pair holds "thing", "truth" (+1 where the chosen answer is truly the better one, else -1) and "quality"
     (of chosen, of rejected). Raises GuerdonError for an unknown thing or a noise outside [0, 1].
@@ -60,7 +67,7 @@ def embedded_pairs(
     pairs: list[Pair] = []
     while len(pairs) < count:
         thing = asked[rng.integers(len(asked))]
-        prompt = [{"role": "user", "content": ASKING[rng.integers(len(ASKING))].format(thing)}]
+        prompt = [{"role": "user", "content": asking[rng.integers(len(asking))].format(thing)}]
         answers = [[{"role": "assistant", "content": _answer(thing, rng)}] for _ in range(2)]
         first, second = (quality(answer, thing) for answer in answers)
         if first == second:

@@ -376,10 +376,16 @@ def given(record: Record) -> list[Given]:
     """The tables in ``summary["tables"]``: each a mapping of title, note, columns and rows of text."""
     found = []
     for table in rows(record.summary, "tables"):
-        columns = [str(name) for name in table.get("columns") or ()]
-        lines = [[str(value) for value in row] for row in table.get("rows") or () if len(row) == len(columns)]
+        columns = _texts(table.get("columns"))
+        told = table.get("rows")
+        lines = [_texts(row) for row in (told if isinstance(told, list) else ())]
+        lines = [line for line in lines if len(line) == len(columns)]
         # A row may leave a cell empty; a column is one of numbers when everything else in it begins like one.
         cells = [[line[place] for line in lines if line[place]] for place in range(len(columns))]
         numeric = [bool(column) and all(text[0] in "+-0123456789" for text in column) for column in cells]
         found.append(Given(str(table.get("title") or ""), str(table.get("note") or ""), columns, lines, numeric))
     return found
+
+
+def _texts(items: Any) -> list[str]:
+    return [str(item) for item in items] if isinstance(items, list | tuple) else []

@@ -1,0 +1,1 @@
+"""Preference data made, judged, filtered and relabelled; training, judges and embedders come in as callables."""
