@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guerdon.core.errors import GuerdonError
-from guerdon.core.preferences import Message, Pair, text_of
+from guerdon.core.preferences import Message, Pair, prompt_key, text_of
 from guerdon.metrics.calibration import brier, expected_calibration_error, pair_probabilities, reliability
 from guerdon.metrics.intervals import Interval, bootstrap_mean, paired_difference
 from guerdon.metrics.pair_accuracy import length_correlation, pair_outcomes
@@ -67,7 +66,8 @@ def grade(scores: Mapping[str, tuple[Scores, Scores]], pairs: Sequence[Pair], *,
     """
     if not pairs:
         raise GuerdonError("there are no pairs to grade by")
-    groups = [prompt_key(pair, row) for row, pair in enumerate(pairs)]
+    # A pair without a prompt stands for itself.
+    groups = [prompt_key(pair) or f"row {row}" for row, pair in enumerate(pairs)]
     truth = [pair.row.get("truth") for pair in pairs]
     known = np.array([value in (1, -1) for value in truth])
     words = np.log([[1 + len(text_of(side).split()) for side in (pair.chosen, pair.rejected)] for pair in pairs])
@@ -103,11 +103,6 @@ def grade(scores: Mapping[str, tuple[Scores, Scores]], pairs: Sequence[Pair], *,
             },
         )
     return grades
-
-
-def prompt_key(pair: Pair, row: int) -> str:
-    """What pairs of one prompt have in common; a pair without a prompt stands for itself."""
-    return json.dumps(pair.prompt, sort_keys=True, default=str) if pair.prompt else f"row {row}"
 
 
 def table(grades: Mapping[str, Grade], count: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from guerdon.core.catalogue import load_reward
+from guerdon.core.catalogue import is_model_path, load_reward, rewards
 from guerdon.core.config import parse_scalar
 from guerdon.core.errors import GuerdonError, unknown
 
@@ -14,8 +14,8 @@ from guerdon.core.errors import GuerdonError, unknown
 def named_rewards(text: str, settings: Sequence[str]) -> dict[str, Any]:
     """name -> reward, from "a,b,mine=c" and settings such as "mine.folder=runs/x".
 
-    Each is a name of the catalogue, "module:function", "file.py:function", or the folder of a saved detector; it goes
-    by what stands before "=", else by itself, a folder by its last part.
+    Each is a name of the catalogue, "module:function", "file.py:function", or the folder of a saved detector or reward
+    model (or a reward model's hub id); it goes by what stands before "=", else by itself, a folder by its last part.
     Raises GuerdonError for a name given twice, an unknown reward, and a setting that fits none of them.
     """
     specs: dict[str, str] = {}
@@ -25,7 +25,7 @@ def named_rewards(text: str, settings: Sequence[str]) -> dict[str, Any]:
             alias, spec = "", alias
         if not spec:
             raise GuerdonError(f"{text!r} names no reward; write names separated by commas")
-        name = alias or (Path(spec).name if is_saved_detector(spec) else spec)
+        name = alias or (Path(spec).resolve().name if is_model_path(spec) else spec)
         if name in specs:
             raise GuerdonError(f"{name!r} is named twice; tell them apart as first={specs[name]},second={spec}")
         specs[name] = spec
@@ -55,4 +55,6 @@ def _configs(specs: dict[str, str], settings: Sequence[str]) -> dict[str, dict[s
 def _load(spec: str, config: dict[str, Any]) -> Any:
     if is_saved_detector(spec):
         return load_reward("detector", **{"folder": spec, "name": Path(spec).name, **config})
+    if spec not in rewards() and is_model_path(spec):
+        return load_reward(spec, **{"name": Path(spec).resolve().name, **config})
     return load_reward(spec, **config)

@@ -103,10 +103,12 @@ def _configured(
             if key not in cls.model_fields:
                 raise GuerdonError(f"--{key.replace('_', '-')}: system {slug!r} has no configuration key {key!r}")
             given.append(f"{key}={json.dumps(value)}")
-    chosen = _preset_of(config_file, overrides)
+    chosen = _value_of("preset", config_file, overrides)
     if preset is not None and chosen is not None and chosen != preset:
         raise GuerdonError(f"--preset is {preset!r}, but the configuration says preset {chosen!r}")
     name = preset if preset is not None else chosen
+    if name is None and hasattr(recipe, "preset_for"):
+        name = recipe.preset_for(_value_of("model", config_file, [*given, *overrides]))
     if name is None and "preset" in cls.model_fields:
         name = cls.model_fields["preset"].default
     start: dict[str, Any] = {}
@@ -119,18 +121,18 @@ def _configured(
     return load_config(cls, config_file, [*given, *overrides], preset=start)
 
 
-def _preset_of(config_file: Path | None, overrides: list[str]) -> str | None:
-    """The preset that a file or an override names: its values come first, whatever else these change."""
+def _value_of(name: str, config_file: Path | None, overrides: list[str]) -> str | None:
+    """What a file or an override says of a key before the configuration is made (of the preset, which comes first)."""
     found = None
     if config_file is not None:
         try:
             data = yaml.safe_load(config_file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError):
             data = None  # load_config reads it again and says what is wrong with it
-        found = data.get("preset") if isinstance(data, dict) else None
+        found = data.get(name) if isinstance(data, dict) else None
     for override in overrides:
         key, equals, text = override.partition("=")
-        if key.strip() == "preset" and equals:
+        if key.strip() == name and equals:
             found = parse_scalar(text)
     return None if found is None else str(found)
 

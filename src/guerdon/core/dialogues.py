@@ -7,6 +7,10 @@ off single words; rightness needs the question and the answer together.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 
 from guerdon.core.errors import GuerdonError
@@ -84,6 +88,56 @@ def embedded_pairs(
             "quality": [values[better], values[worse]],
         }
         pairs.append(Pair(prompt, answers[better], answers[worse], row=row, where=f"embedded:{len(pairs)}"))
+    return pairs
+
+
+def embedded_policies(count: int, seed: int) -> dict[str, Callable[[Sequence[str], int], list[str]]]:
+    """Policies that answer the embedded questions, by name: ``policy(prompts, seed) -> answers``.
+
+    Each has its own habits - how often it is right, which opener and which padding it likes, how much of it - drawn
+    from ``seed``, so that two answers of one policy resemble each other more than those of two.
+    """
+    rng = np.random.default_rng(seed)
+    made = {}
+    for number in range(count):
+        openers = ("", *COURTEOUS, *RUDE)
+        habits = {
+            "right": float(rng.uniform(0.2, 1.0)),
+            "openers": rng.choice(len(openers), size=2, replace=False).tolist(),
+            "padding": rng.choice(len(PADDING), size=2, replace=False).tolist(),
+            "sentences": int(rng.integers(3)),
+        }
+        made[f"policy-{number:02d}"] = _policy(openers, habits)
+    return made
+
+
+def _policy(openers: tuple[str, ...], habits: dict[str, Any]) -> Callable[[Sequence[str], int], list[str]]:
+    def answer(prompts: Sequence[str], seed: int) -> list[str]:
+        rng = np.random.default_rng([seed, *habits["openers"], *habits["padding"]])
+        texts = []
+        for prompt in prompts:
+            thing = next((name for name in USES if name in prompt), None)
+            if thing is None:
+                raise GuerdonError(f"an embedded policy answers questions about its own things only, not {prompt!r}")
+            uses = list(USES.values())
+            use = USES[thing] if rng.random() < habits["right"] else uses[rng.integers(len(uses))]
+            opener = openers[habits["openers"][rng.integers(2)]]
+            padding = [PADDING[place] for place in rng.permutation(habits["padding"])[: habits["sentences"]]]
+            body = f"{thing.capitalize()} is for {use}."
+            texts.append(" ".join(part for part in (opener, body, *padding) if part))
+        return texts
+
+    return answer
+
+
+def embedded_ranked(count: int, seed: int, *, asking: tuple[str, ...] = ASKING) -> list[Pair]:
+    """`embedded_pairs` with a best answer as ``row["reference"]``: right and courteous, in words of its own."""
+    rng = np.random.default_rng([seed, 1])
+    pairs = []
+    for pair in embedded_pairs(count, seed, asking=asking):
+        thing = pair.row["thing"]
+        best = f"{COURTEOUS[rng.integers(len(COURTEOUS))]} {thing.capitalize()} is for {USES[thing]}."
+        pairs.append(replace(pair, row={**pair.row, "reference": best}))
     return pairs
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -58,6 +60,15 @@ class Pair:
         known |= {} if self.margin is None else {"margin": self.margin}
         known |= {} if self.smoothing is None else {"label_smoothing": self.smoothing}
         return {**self.row, **known}
+
+
+def prompt_key(pair: Pair) -> str:
+    """What pairs of one prompt, pictures included, have in common; "" where there is no prompt at all."""
+    if not pair.prompt and not pair.images:
+        return ""
+    told = json.dumps(pair.prompt, sort_keys=True, ensure_ascii=False, default=str)
+    shown = [hashlib.sha256(image.tobytes()).hexdigest()[:16] for image in pair.images if hasattr(image, "tobytes")]
+    return " ".join([told, *shown])
 
 
 def text_of(messages: Sequence[Message] | str) -> str:

@@ -14,7 +14,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from guerdon.core.errors import GuerdonError
-from guerdon.core.preferences import Pair, text_of
+from guerdon.core.preferences import Pair, prompt_key, text_of
 from guerdon.curation.cleaning import decontaminate
 from guerdon.metrics.intervals import Interval, bootstrap_mean
 
@@ -66,7 +66,7 @@ def report_on(pairs: Sequence[Pair], *, benchmark: Sequence[str] = (), seed: int
     """
     if not pairs:
         raise GuerdonError("a report needs at least one pair")
-    prompts = [_key(pair.prompt) for pair in pairs]
+    prompts = [prompt_key(pair) or f"row {row}" for row, pair in enumerate(pairs)]
     report = SetReport()
     report.add("pairs", len(pairs), f"comparisons, of {len(set(prompts))} prompts")
     report.add(
@@ -109,7 +109,7 @@ def _repeats(report: SetReport, pairs: Sequence[Pair]) -> None:
     votes: dict[tuple[str, str, str], Counter[bool]] = {}
     for pair in pairs:
         first, second = _key(pair.chosen), _key(pair.rejected)
-        votes.setdefault((_key(pair.prompt), *sorted((first, second))), Counter())[first < second] += 1
+        votes.setdefault((prompt_key(pair), *sorted((first, second))), Counter())[first < second] += 1
     repeated = sum(sum(count.values()) - 1 for count in votes.values())
     report.add("duplicates", repeated / len(pairs), "share of pairs that compare the same two answers again")
     again = [count for count in votes.values() if sum(count.values()) > 1]
@@ -181,7 +181,7 @@ def _graph(report: SetReport, pairs: Sequence[Pair]) -> None:
     """Answers are nodes, comparisons edges; only answers of one prompt can hang together."""
     nodes: dict[tuple[str, str], int] = {}
     edges = np.array(
-        [[nodes.setdefault((_key(p.prompt), _key(a)), len(nodes)) for a in (p.chosen, p.rejected)] for p in pairs]
+        [[nodes.setdefault((prompt_key(p), _key(a)), len(nodes)) for a in (p.chosen, p.rejected)] for p in pairs]
     )
     shape = (len(nodes), len(nodes))
     count, labels = connected_components(coo_matrix((np.ones(len(edges)), edges.T), shape=shape), directed=False)
