@@ -77,4 +77,5 @@ def test_full_claim():
     result = claim.run()
     outcomes = {check.name: check.outcome for check in result.checks}
     assert result.verdict == "fails" and "failed" not in [o for name, o in outcomes.items() if "labels" in name]
-    assert outcomes["MetaRM as printed spreads shifted answers wider (scale-free)"] == "failed"
+    assert outcomes["labels: soft + margin beats base"] == "passed"
+    assert outcomes["MetaRM as printed raises J on shifted answers"] == "failed"

@@ -41,7 +41,9 @@ def test_a_checkpoint_and_a_template(tmp_path) -> None:
     loaded = CheckpointPolicy.from_pretrained(tmp_path / "lm", dtype=torch.float32, max_new_tokens=4, device="cpu")
     assert loaded(["one"], 1) == CheckpointPolicy(model(), TOKENIZER, max_new_tokens=4)(["one"], 1)
     chat = CheckpointPolicy(model(), TOKENIZER, chat=True, max_new_tokens=4)
-    assert chat._rendered("one").endswith("<|im_start|>assistant\n") and chat(["one"], 1) != loaded(["one"], 1)
+    assert TOKENIZER.decode(chat.prompt_ids("one")).endswith("<|im_start|>assistant\n") and chat(["one"], 1) != loaded(
+        ["one"], 1
+    )
     with pytest.raises(GuerdonError, match="cannot load a policy from"):
         CheckpointPolicy.from_pretrained(tmp_path)
     with pytest.raises(GuerdonError, match="temperature > 0"):

@@ -60,6 +60,10 @@ def test_strength_of_preference_is_kept(tmp_path):
     pair = only(written(tmp_path / "rated.jsonl", [rated]))
     assert (pair.margin, pair.smoothing, pair.row) == (2.0, 0.1, {"source": "x"})
     assert pair.swapped().margin == -2.0 and pair.swapped().chosen == pair.rejected
+    (known,) = embedded_pairs(1, 0)
+    turned = known.swapped()
+    assert turned.row["truth"] == -1 and turned.row["quality_chosen"] == known.row["quality_rejected"]
+    assert turned.swapped() == known
     assert only(written(tmp_path / "again.jsonl", [pair.to_row()])) == Pair(
         pair.prompt, pair.chosen, pair.rejected, margin=2.0, smoothing=0.1, row={"source": "x"},
         where=f"{tmp_path / 'again.jsonl'}:1",
@@ -159,7 +163,8 @@ def test_embedded_pairs_are_repeatable_and_know_the_truth():
     assert 0.2 < wrong < 0.4
     for pair in pairs:
         values = [quality(pair.chosen, pair.row["thing"]), quality(pair.rejected, pair.row["thing"])]
-        assert pair.row["quality"] == values and (values[0] > values[1]) == (pair.row["truth"] == 1)
+        assert [pair.row["quality_chosen"], pair.row["quality_rejected"]] == values
+        assert (values[0] > values[1]) == (pair.row["truth"] == 1)
     assert all(pair.row["truth"] == 1 for pair in embedded_pairs(50, 3))
     held = tuple(USES)[:3]
     assert {pair.row["thing"] for pair in embedded_pairs(50, 3, things=held)} <= set(held)

@@ -2,10 +2,7 @@ from __future__ import annotations
 
 import base64
 import io
-import json
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from chat_server import Server, reply
 from guerdon.benchmarks.judges import (
     ONE_TOKEN_QUESTION,
     QUESTION,
@@ -251,55 +249,11 @@ def test_vlm_judge_loads_from_a_folder(tiny_vlm: tuple[Any, Any], tmp_path: Path
 
 # ---- endpoint judge against a real server on the loopback
 
-Answer = tuple[int, dict[str, str], bytes]
-
-
-def reply(text: Any) -> Answer:
-    return 200, {}, json.dumps({"choices": [{"message": {"content": text}}]}).encode()
-
-
-class Server:
-    """A real HTTP server whose answers the test chooses."""
-
-    def __init__(self) -> None:
-        self.requests: list[tuple[str, dict[str, str], dict[str, Any]]] = []
-        self.answer: Callable[[int, dict[str, Any]], Answer] = lambda count, body: reply("More realistic: Tie")
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                outer.requests.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
-                status, headers, data = outer.answer(len(outer.requests), body)
-                if status == 0:  # hang up without an answer
-                    self.connection.close()
-                    return
-                self.send_response(status)
-                for key, value in {**headers, "content-length": str(len(data))}.items():
-                    self.send_header(key, value)
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_address[1]}/v1"
-        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True)
-        self.thread.start()
-
-    def close(self) -> None:
-        if not self.thread.is_alive():
-            return
-        self.http.shutdown()
-        self.http.server_close()
-        self.thread.join()
-
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    running = Server()
+    running = Server("More realistic: Tie")
     yield running
     running.close()
 

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from guerdon.core.errors import GuerdonError
 from guerdon.objectives.contrastive import BETA, contrastive_reward_loss
 from guerdon.objectives.preference import bradley_terry
-from guerdon.trainers.dropout_views import View, set_dropout, two_view_loss
+from guerdon.trainers.dropout_views import View, add_prototypes, set_dropout, two_view_loss
 
 BATCH = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(2))
 PROTOTYPES = torch.randn(5, 8, generator=torch.Generator().manual_seed(5))
@@ -98,3 +98,41 @@ def test_a_language_model_without_rates_gets_two_views():
     assert not torch.equal(passes(), passes())
     model.eval()
     assert torch.equal(passes(), passes())
+
+
+def test_prototypes_are_learnt_with_the_model():
+    model = Model(0.3)
+    prototypes = add_prototypes(model, 8, mode="diff", seed=3)
+    assert prototypes.shape == (20, 8) and "prototypes" in dict(model.named_parameters())
+    assert torch.equal(prototypes, add_prototypes(Model(0.3), 8, mode="diff", seed=3))
+    assert add_prototypes(Model(0.3), 8).shape == (50, 8)
+    two_view_loss(model.view, kind="swav", mode="diff", prototypes=prototypes).backward()
+    assert prototypes.grad.abs().sum() > 0
+    del model.prototypes
+    assert "prototypes" not in dict(model.named_parameters())
+
+
+@pytest.mark.parametrize("kind", ["simcse", "swav"])
+def test_in_the_trainer_of_reward_models(kind):
+    from guerdon.core.dialogues import embedded_pairs
+    from guerdon.core.preferences import text_of
+    from guerdon.models.scalar.model import ScalarRewardModel
+    from guerdon.models.scalar.tiny import tiny_backbone
+    from guerdon.trainers.preference import PreferenceConfig, RewardModelTrainer
+
+    pairs = embedded_pairs(16, 1)
+    backbone, tokenizer = tiny_backbone([text_of(pair.conversation("chosen")) for pair in pairs], hidden=16, vocab=300)
+    model = ScalarRewardModel.on_backbone(backbone, tokenizer=tokenizer)
+    prototypes = add_prototypes(model, 16) if kind == "swav" else None
+    config = PreferenceConfig(steps=2, batch_size=8, learning_rate=1e-3)
+
+    def objective(passes, batch):
+        return two_view_loss(passes, kind=kind, prototypes=prototypes, margin=batch.margin)
+
+    with pytest.raises(GuerdonError, match="set_dropout"):
+        RewardModelTrainer(model, pairs, config, objective=objective).train()
+    set_dropout(model)
+    before = None if prototypes is None else prototypes.detach().clone()
+    history = RewardModelTrainer(model, pairs, config, objective=objective).train()
+    assert len(history) == 2 and history[0]["loss"] != pytest.approx(0.693, abs=0.05)  # more than the ranking
+    assert prototypes is None or not torch.equal(prototypes, before)

@@ -113,7 +113,7 @@ def test_kept_ascent_stays(order):
     grad = stepped(a_model(), MetaRMStep(eta, order=order))
     assert_close(stepped(model, MetaRMStep(eta, order=order, keep_ascent=True)), grad)
     assert_close(flat(model.parameters()), flat(expected.parameters()))
-    assert float(difference(model)) > float(difference(a_model()))
+    assert difference(model).detach() > difference(a_model()).detach()
 
 
 def test_added_difference():
@@ -211,3 +211,35 @@ def test_on_a_transformer(step):
     grads = [parameter.grad for parameter in model.parameters() if parameter.requires_grad]
     assert all(grad is not None and torch.isfinite(grad).all() for grad in grads)
     assert torch.equal(flat(model.parameters()), before)
+
+
+@pytest.mark.parametrize("step", [MetaRMStep(0.5), MetaRMStep(0.5, order="second"), MetaRMStep(0.5, added=True)])
+def test_in_the_trainer_of_reward_models(step):
+    from guerdon.core.dialogues import embedded_pairs
+    from guerdon.core.preferences import text_of
+    from guerdon.models.scalar.model import ScalarRewardModel
+    from guerdon.models.scalar.tiny import tiny_backbone
+    from guerdon.trainers.preference import PreferenceConfig, RewardModelTrainer
+
+    pairs = embedded_pairs(16, 1)
+    backbone, tokenizer = tiny_backbone([text_of(pair.conversation("chosen")) for pair in pairs], hidden=16, vocab=300)
+    answers = [pair.conversation(side) for pair in pairs[:4] for side in ("chosen", "rejected")]
+
+    def train(hook):
+        model = ScalarRewardModel.on_backbone(copy.deepcopy(backbone), tokenizer=tokenizer)
+        # All of one length, so that no padding is needed.
+        ids = torch.tensor([model.encode(one).ids[-12:] for one in answers])
+
+        def difference(model):
+            return difference_loss(model(ids, torch.ones_like(ids)).view(4, 2))
+
+        config = PreferenceConfig(steps=2, batch_size=8, learning_rate=1e-3)
+        look = None if hook is None else lambda model, loss: vars(hook(model, loss, difference))
+        return RewardModelTrainer(model, pairs, config, step=look).train()
+
+    plain, tied, meta = (train(hook) for hook in (None, MetaRMStep(0.0), step))
+    # With eta 0 the hook is the plain step; with another it is not.
+    assert [row["loss"] for row in tied] == pytest.approx([row["loss"] for row in plain], abs=1e-5)
+    assert meta[1]["loss"] != pytest.approx(plain[1]["loss"], abs=1e-7)
+    low, high = bounds(2)
+    assert all(low <= row["difference"] <= high for row in meta)

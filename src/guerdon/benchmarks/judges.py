@@ -13,9 +13,7 @@ import re
 import time
 from collections.abc import Callable
 from typing import Any, Literal, Protocol, TypeAlias
-from urllib.parse import urlsplit
 
-import httpx
 import torch
 from PIL import Image
 
@@ -25,6 +23,7 @@ from guerdon.core.identity import identity as reward_identity
 from guerdon.core.identity import name_of
 from guerdon.core.images import as_tensor
 from guerdon.core.outcome import Failed
+from guerdon.models.chat import ChatEndpoint
 from guerdon.models.vision_language import load_processor
 
 __all__ = [
@@ -225,13 +224,7 @@ class VLMJudge:
 
 
 class OpenAICompatibleJudge:
-    """A judge behind any OpenAI-style ``{base_url}/chat/completions`` endpoint; pictures travel as base64 PNG.
-
-    Only 429, 5xx and connection errors are tried again, ``attempts`` times in all, waiting ``backoff`` * 2^k seconds
-    (or the server's Retry-After, up to 60 s). Replies that no other pair could improve on - 401, 403, 404, 405,
-    redirects - raise GuerdonError with URL and status; other 4xx, and exhausted retries, give Failed with the same
-    text. ``api_key`` is sent as a bearer token and never stored or logged. Thread-safe.
-    """
+    """A judge behind any OpenAI-style endpoint (see `ChatEndpoint`); pictures travel as base64 PNG. Thread-safe."""
 
     deterministic = False
 
@@ -250,18 +243,13 @@ class OpenAICompatibleJudge:
         backoff: float = 1.0,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        if urlsplit(base_url).scheme not in ("http", "https"):
-            raise GuerdonError(f"base_url must start with http:// or https://; got {base_url!r}")
-        if attempts < 1:
-            raise GuerdonError(f"attempts must be at least 1; got {attempts}")
-        self.url = base_url.rstrip("/") + "/chat/completions"
-        self.model, self.question, self.show_caption = model, question, show_caption
-        self.max_tokens, self.temperature = max_tokens, temperature
-        self.attempts, self.backoff, self._sleep = attempts, backoff, sleep
-        self.name = f"{model} at {urlsplit(base_url).hostname}"
-        self.identity = _identity(self.url, model, question, show_caption, max_tokens, temperature)
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._client = httpx.Client(timeout=timeout, headers=headers)
+        self.chat = ChatEndpoint(
+            base_url, model, api_key=api_key, max_tokens=max_tokens, temperature=temperature, timeout=timeout,
+            attempts=attempts, backoff=backoff, sleep=sleep,
+        )  # fmt: skip
+        self.question, self.show_caption = question, show_caption
+        self.name = self.chat.name
+        self.identity = _identity(self.chat.url, model, question, show_caption, max_tokens, temperature)
 
     def compare(self, image_1: Image.Image, image_2: Image.Image, prompt: str | None) -> Verdict:
         """Verdict on two pictures; Failed of kind "unparseable", "refused" or "unavailable"."""
@@ -272,40 +260,8 @@ class OpenAICompatibleJudge:
             {"type": "image_url", "image_url": {"url": _data_uri(image_2)}},
             {"type": "text", "text": _with_caption(self.question, prompt, self.show_caption)},
         ]
-        reply = self._ask({"messages": [{"role": "user", "content": content}]})
+        reply = self.chat([{"role": "user", "content": content}])
         return reply if isinstance(reply, Failed) else parse_verdict(reply)
-
-    def _ask(self, body: dict[str, Any]) -> str | Failed:
-        body = {"model": self.model, "temperature": self.temperature, "max_tokens": self.max_tokens, **body}
-        failure = Failed(cause="", kind="unavailable")
-        for attempt in range(self.attempts):
-            wait = self.backoff * 2.0**attempt
-            try:
-                answer = self._client.post(self.url, json=body)
-            except httpx.TransportError as error:
-                failure = Failed(cause=f"{self.url}: {type(error).__name__}: {error}", kind="unavailable")
-            else:
-                if answer.status_code == 200:
-                    return self._text(answer)
-                said = f"{self.url} answered {answer.status_code}: {' '.join(answer.text.split())[:200]}"
-                if answer.status_code in (401, 403, 404, 405) or answer.status_code < 400:
-                    raise GuerdonError(said)
-                if answer.status_code != 429 and answer.status_code < 500:
-                    return Failed(cause=said, kind="refused")
-                failure = Failed(cause=said, kind="unavailable")
-                asked = answer.headers.get("retry-after", "")
-                wait = min(60.0, float(asked)) if asked.isdigit() else wait
-            if attempt + 1 < self.attempts:
-                self._sleep(wait)
-        return Failed(cause=f"{failure.cause} (after {self.attempts} attempts)", kind=failure.kind)
-
-    def _text(self, answer: httpx.Response) -> str | Failed:
-        try:
-            text = answer.json()["choices"][0]["message"]["content"]
-        except (ValueError, KeyError, IndexError, TypeError):
-            return Failed(cause=f"{self.url} answered 200 without choices[0].message.content", kind="unparseable")
-        # Endpoints return null for a refusal or an empty completion.
-        return text if isinstance(text, str) else Failed(cause=f"{self.url} answered with no text", kind="unparseable")
 
 
 def _data_uri(image: Image.Image) -> str:

@@ -35,6 +35,8 @@ from guerdon.claims.experiment import (
 from guerdon.claims.textures import (
     SIDE,
     USER_PROMPTS,
+    alignment,
+    content_error,
     eight_bit,
     grpo_settings,
     many,
@@ -76,7 +78,8 @@ class Size:
     group: int = 8
     groups: int = 16
     drawn: int = 256
-    lr: float = 3e-5
+    lr: float = 2e-4
+    head_updates: int = 8
     kl: tuple[float, float] = (0.01, 0.1)
 
 
@@ -159,7 +162,7 @@ class RandomFeatures(nn.Module):
     def __init__(self, seed: int, filters: int = 48) -> None:
         super().__init__()
         weight = torch.randn(filters, 3, 5, 5, generator=keyed_generator(seed, "filters")) / 75**0.5
-        weight[filters // 2 :] -= weight[filters // 2 :].mean((2, 3), keepdim=True)
+        weight -= weight.mean((2, 3), keepdim=True)
         self.weight: Tensor
         self.register_buffer("weight", weight)
         self.config = SimpleNamespace(image_size=SIDE, patch_size=4, hidden_size=filters + 1, num_register_tokens=0)
@@ -174,11 +177,11 @@ class RandomFeatures(nn.Module):
 class Game:
     """Scores each step's pictures with the head; if adversarial, the head then learns from the same pictures."""
 
-    def __init__(self, arm: str, head: FoundationHead, references: Tensor, seed: int) -> None:
+    def __init__(self, arm: str, head: FoundationHead, references: Tensor, size: Size, seed: int) -> None:
         self.adversarial, self.head, self.references, self.seed = arm == "adversarial", head, references, seed
         term = random_reward if arm == "random reward" else ScoreReward(head, "head")
-        self.bank = RewardBank({"realness": (term, 1.0)}, std="batch")
-        self.images = torch.empty(0)
+        self.bank = RewardBank({"realness": (term, 1.0), "alignment": (alignment, 1.0)}, std="batch")
+        self.images, self.size = torch.empty(0), size
 
     def __call__(self, prompts: list[str], images: Tensor, step: int, **columns: list[Any]) -> BankScores:
         self.images = eight_bit(images)
@@ -186,7 +189,7 @@ class Game:
 
     def on_step_end(self, trainer: DiffusionTrainer, step: int, metrics: dict[str, float]) -> None:
         if self.adversarial:
-            teach(self.head, self.references, self.images, 4, keyed_generator(self.seed, step, "head"))
+            teach(self.head, self.references, self.images, self.size.head_updates, keyed_generator(self.seed, step, "head"))
 
 
 def teach(head: FoundationHead, real: Tensor, fake: Tensor, steps: int, generator: torch.Generator) -> float:
@@ -233,7 +236,7 @@ def new_head(base: TinyFlow, references: Tensor, size: Size, seed: int) -> Found
 
 def climb(arm: str, base: TinyFlow, head: FoundationHead, references: Tensor, size: Size, seed: int) -> TinyFlow:
     """Train a copy of the base on the head, which the adversarial arm goes on training in place."""
-    policy, game = base.copied(), Game(arm, head, references, seed)
+    policy, game = base.copied(), Game(arm, head, references, size, seed)
     weight = {"frozen + KL": size.kl[0], "frozen + strong KL": size.kl[1]}.get(arm, 0.0)
     config = grpo_settings(
         steps=size.steps, group=size.group, groups=size.groups, lr=size.lr, kl_weight=weight, seed=seed

@@ -31,6 +31,7 @@ from guerdon.claims.experiment import (
     effect_of,
 )
 from guerdon.claims.textures import (
+    CORRUPTED,
     HELD_OUT,
     STYLES,
     TRAINING,
@@ -54,7 +55,7 @@ from guerdon.models.detectors.small import p_real
 from guerdon.objectives.surrogate import clipped_surrogate
 from guerdon.policies.rollout import keyed_generator
 from guerdon.rewards.bank import BankScores, RewardBank
-from guerdon.rewards.image.detector import DetectorReward, RobustScore, ScoreReward
+from guerdon.rewards.image.detector import DetectorReward, ScoreReward
 from guerdon.trainers.adversarial import AdversarialDetector
 from guerdon.trainers.detector import fresh_detector_accuracy
 from guerdon.trainers.diffusion import DiffusionTrainer, Verdict
@@ -75,17 +76,18 @@ class Size:
 
     base_steps: int = 800
     images: int = 384
-    detector_steps: int = 150
-    steps: int = 50
+    detector_steps: int = 400
+    steps: int = 96
     group: int = 8
-    groups: int = 16
-    watch_every: int = 5
-    patience: int = 4
+    groups: int = 12
+    watch_every: int = 4
+    patience: int = 6
     watched: int = 96
     drawn: int = 256
     fresh_steps: int = 150
     rewriter_steps: int = 12
-    lr: float = 3e-5
+    lr: float = 4e-4
+    adversary_lr: float = 1e-3
     kl_weight: float = 1e-4
 
 
@@ -102,12 +104,12 @@ class Game:
         if self.safe:
             self.adversaries = [
                 AdversarialDetector(
-                    copy.deepcopy(world.robust[family]), steps_per_update=2, batch_size=32, lr=3e-4, ema_decay=0.9,
-                    seed=seed, name=family,
+                    copy.deepcopy(world.robust[family]), steps_per_update=2, batch_size=32, lr=size.adversary_lr,
+                    ema_decay=0.9, corrupted=CORRUPTED, augment_both=False, seed=seed, name=family,
                 )
                 for family in TRAINING
             ]  # fmt: skip
-            terms = {a.name: (ScoreReward(RobustScore(a), a.name, range=(0.0, 1.0)), 1.0) for a in self.adversaries}
+            terms = {a.name: (ScoreReward(a, a.name, range=(0.0, 1.0)), 1.0) for a in self.adversaries}
         elif arm == "frozen, naive":
             terms = {family: (DetectorReward(world.naive[family], name=family), 1.0) for family in TRAINING}
         else:
@@ -187,7 +189,9 @@ def measured(world: World, images: Tensor, size: Size, seed: int) -> dict[str, f
     return {
         "held-out": float(p_real(world.robust[HELD_OUT], images).mean()),
         "validation": float(p_real(world.robust[VALIDATION], images).mean()),
-        "fresh": fresh_detector_accuracy(world.test[: len(images)], images, "cnn", seed=seed, steps=size.fresh_steps),
+        "fresh": fresh_detector_accuracy(
+            world.test[: len(images)], images, "cnn", seed=seed, steps=size.fresh_steps, augment_both=False
+        ),
         "content": float(content_error(prompts, images).mean()),
         "right": float(content_right(prompts, images).mean()),
         "diversity": diversity(images, prompts),

@@ -58,8 +58,8 @@ def embedded_pairs(
     things:       ask about these only (of ``USES``), to hold others out.
     asking:       ask in these words only, with {} for the thing.
 
-    ``row`` of a pair holds "thing", "truth" (+1 where the chosen answer is truly the better one, else -1) and "quality"
-    (of chosen, of rejected). Raises GuerdonError for an unknown thing or a noise outside [0, 1].
+    ``row`` of a pair holds "thing", "truth" (+1 where the chosen answer is truly the better one, else -1),
+    "quality_chosen" and "quality_rejected". Raises GuerdonError for an unknown thing or a noise outside [0, 1].
     """
     if not 0 <= noise <= 1:
         raise GuerdonError(f"noise must be a probability, got {noise}")
@@ -85,7 +85,8 @@ def embedded_pairs(
         row = {
             "thing": thing,
             "truth": 1 if values[better] > values[worse] else -1,
-            "quality": [values[better], values[worse]],
+            "quality_chosen": values[better],
+            "quality_rejected": values[worse],
         }
         pairs.append(Pair(prompt, answers[better], answers[worse], row=row, where=f"embedded:{len(pairs)}"))
     return pairs

@@ -50,9 +50,13 @@ class Pair:
         return [*self.prompt, *(self.chosen if side == "chosen" else self.rejected)]
 
     def swapped(self) -> Pair:
-        """The same comparison with the label turned round, and with it the sign of the margin."""
+        """The same comparison with the label turned round, and with it margin and columns.
+
+        Columns named alike but for "chosen" and "rejected" change places; "truth" and "mean preference difference"
+        change sign, "GPT4 label" (1 = the chosen answer) its side.
+        """
         margin = None if self.margin is None else -self.margin
-        return replace(self, chosen=self.rejected, rejected=self.chosen, margin=margin)
+        return replace(self, chosen=self.rejected, rejected=self.chosen, margin=margin, row=_turned(self.row))
 
     def to_row(self) -> dict[str, Any]:
         """TRL's columns: prompt, chosen, rejected (messages), margin where there is one, and the other columns."""
@@ -60,6 +64,19 @@ class Pair:
         known |= {} if self.margin is None else {"margin": self.margin}
         known |= {} if self.smoothing is None else {"label_smoothing": self.smoothing}
         return {**self.row, **known}
+
+
+def _turned(row: dict[str, Any]) -> dict[str, Any]:
+    turned = dict(row)
+    for name in row:
+        if "chosen" in name and (other := name.replace("chosen", "rejected")) in row:
+            turned[name], turned[other] = row[other], row[name]
+    for name in ("truth", "mean preference difference"):
+        if isinstance(row.get(name), int | float):
+            turned[name] = -row[name]
+    if row.get("GPT4 label") in (0, 1):
+        turned["GPT4 label"] = 1 - row["GPT4 label"]
+    return turned
 
 
 def prompt_key(pair: Pair) -> str:

@@ -109,7 +109,8 @@ def _repeats(report: SetReport, pairs: Sequence[Pair]) -> None:
     votes: dict[tuple[str, str, str], Counter[bool]] = {}
     for pair in pairs:
         first, second = _key(pair.chosen), _key(pair.rejected)
-        votes.setdefault((prompt_key(pair), *sorted((first, second))), Counter())[first < second] += 1
+        asked = (prompt_key(pair), min(first, second), max(first, second))
+        votes.setdefault(asked, Counter())[first < second] += 1
     repeated = sum(sum(count.values()) - 1 for count in votes.values())
     report.add("duplicates", repeated / len(pairs), "share of pairs that compare the same two answers again")
     again = [count for count in votes.values() if sum(count.values()) > 1]

@@ -32,7 +32,8 @@ class TextEmbedder:
             self.model = AutoModel.from_pretrained(str(path)).eval().to(device)
             self.tokenizer = AutoTokenizer.from_pretrained(str(path))
         except (OSError, ValueError) as error:
-            raise GuerdonError(f"cannot load a text encoder from {str(path)!r}: {str(error).splitlines()[0]}") from error
+            cause = str(error).splitlines()[0]
+            raise GuerdonError(f"cannot load a text encoder from {str(path)!r}: {cause}") from error
         self.max_length, self.batch_size, self.name = max_length, batch_size, str(path)
 
     @torch.no_grad()

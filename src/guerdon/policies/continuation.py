@@ -75,7 +75,6 @@ class CheckpointPolicy:
         model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         return cls(model, tokenizer, **{"name": str(source), **options})
 
-    @torch.no_grad()
     def __call__(self, prompts: Sequence[str], seed: int) -> list[str]:
         """One sampled text a prompt, without control tokens."""
         copies: Counter[str] = Counter()
@@ -83,34 +82,49 @@ class CheckpointPolicy:
         for prompt in prompts:
             keys.append(sampling_key(seed, prompt, copies[prompt]))
             copies[prompt] += 1
-        texts: list[str] = []
-        for start in range(0, len(prompts), self.batch_size):
-            rows = slice(start, start + self.batch_size)
-            texts += self._continue([self._rendered(prompt) for prompt in prompts[rows]], keys[rows])
-        return texts
+        rows = self.continue_ids([self.prompt_ids(prompt) for prompt in prompts], keys, self.max_new_tokens)
+        return self.tokenizer.batch_decode(rows, skip_special_tokens=True)
 
-    def _rendered(self, prompt: str) -> str:
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """The token ids that an answer to ``prompt`` follows."""
         if not self.chat:
-            return prompt
+            return self.tokenizer(prompt)["input_ids"]
         turn = [{"role": "user", "content": prompt}]
-        return self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-
-    def _continue(self, texts: list[str], keys: Sequence[int]) -> list[str]:
+        text = self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
         # A template writes its own opening token, which the tokenizer would write again.
-        made = self.tokenizer(
-            texts, padding=True, add_special_tokens=not self.chat, return_tensors="pt", return_token_type_ids=False
-        ).to(self.model.device)
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    @property
+    def ends(self) -> set[int]:
+        """The ids of tokens that end an answer."""
         declared = getattr(self.model.generation_config, "eos_token_id", None)
-        ends = {*(declared if isinstance(declared, list) else [declared]), self.tokenizer.eos_token_id} - {None}
-        output = self.model.generate(
-            **made,
-            generation_config=GenerationConfig(
-                do_sample=False,
-                max_new_tokens=self.max_new_tokens,
-                pad_token_id=self.tokenizer.pad_token_id,
-                eos_token_id=sorted(ends) or None,
-            ),  # fmt: skip
-            # The warpers leave a distribution, of which the arg-max after keyed noise is a sample.
-            logits_processor=LogitsProcessorList([*self._warpers, KeyedSampling(keys, 1.0)]),
-        )
-        return self.tokenizer.batch_decode(output[:, made["input_ids"].shape[1] :], skip_special_tokens=True)
+        return {*(declared if isinstance(declared, list) else [declared]), self.tokenizer.eos_token_id} - {None}
+
+    @torch.no_grad()
+    def continue_ids(self, rows: Sequence[Sequence[int]], keys: Sequence[int], max_new_tokens: int) -> list[list[int]]:
+        """New token ids of each row of ids, at most ``max_new_tokens``; the token that ends an answer is kept.
+
+        A row's sample depends on its ids and its key (`guerdon.policies.rewriter.sampling_key`) only.
+        """
+        ends = self.ends
+        made: list[list[int]] = []
+        for start in range(0, len(rows), self.batch_size):
+            some = [list(row) for row in rows[start : start + self.batch_size]]
+            given = self.tokenizer.pad({"input_ids": some}, return_tensors="pt").to(self.model.device)
+            output = self.model.generate(
+                **given,
+                generation_config=GenerationConfig(
+                    do_sample=False,
+                    max_new_tokens=max_new_tokens,
+                    pad_token_id=self.tokenizer.pad_token_id,
+                    eos_token_id=sorted(ends) or None,
+                ),  # fmt: skip
+                # The warpers leave a distribution, of which the arg-max after keyed noise is a sample.
+                logits_processor=LogitsProcessorList(
+                    [*self._warpers, KeyedSampling(keys[start : start + self.batch_size], 1.0)]
+                ),
+            )
+            for row in output[:, given["input_ids"].shape[1] :].tolist():
+                stop = next((place for place, token in enumerate(row) if token in ends), len(row) - 1)
+                made.append(row[: stop + 1])
+        return made

@@ -109,7 +109,7 @@ def join(encoded: Sequence[Encoded], members: Sequence[int]) -> Row:
     return Row(tuple(members), shared, shared + sum(len(encoded[member]) - shared for member in members))
 
 
-def common_start(ids: Sequence[Sequence[int]]) -> int:
+def common_start(ids: Sequence[list[int]]) -> int:
     """How many tokens at the beginning are the same everywhere."""
     first, last = min(ids), max(ids)  # in the order of a dictionary, what lies between them begins like both
     return next((place for place, (a, b) in enumerate(zip(first, last)) if a != b), min(len(first), len(last)))
@@ -251,11 +251,11 @@ def _tried(model: ScalarRewardModel) -> bool:
     before = getattr(config, "_attn_implementation", None)
     if before not in ("sdpa", ROW_ATTENTION):
         return False
-    # By the tokenizer itself: a model may refuse what is longer than a few tokens.
-    ids = model.tokenizer("One two three four five six seven eight nine ten.")["input_ids"][:24]
+    # By the tokenizer itself: a model may refuse what is longer than a few tokens. Few, to fit into any window.
+    ids = model.tokenizer("One two three four five six seven eight nine ten.")["input_ids"][:12]
     half = len(ids) // 2
     talks = [Encoded(ids), Encoded(ids[:half] + ids[half:][::-1]), Encoded(ids[: half + 1])]
-    trial = [Row((0, 1, 2), half, half + sum(len(talk) - half for talk in talks)), Row((2,), half + 1, half + 1)]
+    trial = [join(talks, (0, 1, 2)), join(talks, (2,))]
     training = model.backbone.training
     model.backbone.eval()
     try:

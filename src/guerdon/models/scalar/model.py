@@ -102,6 +102,7 @@ class ScalarRewardModel(nn.Module):
         seed: int = 0,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
+        trust_remote_code: bool = False,
         **options: Any,
     ) -> ScalarRewardModel:
         """A new head on a backbone, to be trained: until then its scores mean nothing.
@@ -112,12 +113,14 @@ class ScalarRewardModel(nn.Module):
         lora:          a rank, arguments of ``peft.LoraConfig``, or one; the head is trained and saved with it.
         seed:          of the head (and of what else is new). options: further arguments of the class.
         dtype:         of the backbone; default float32 on a CPU, as stored elsewhere.
+        trust_remote_code:  run the backbone's own modelling code (default False).
 
         Raises GuerdonError where weights of the backbone are missing.
         """
         device = torch.device(device) if device is not None else torch.device("cpu")
         if isinstance(source, str | Path):
-            backbone = load_backbone(str(source), dtype=dtype or default_dtype(device))
+            loading: dict[str, Any] = {"dtype": dtype or default_dtype(device), "trust_remote_code": trust_remote_code}
+            backbone = load_backbone(str(source), **loading)
             tokenizer, processor = load_tokens(str(source), backbone.config, tokenizer, processor)
         else:
             backbone = source.base_model if isinstance(source, PreTrainedModel) else source
