@@ -78,7 +78,7 @@ def test_list_shows_what_there_is():
     for name in ("realgen", "flow-grpo", "adv-grpo", "counting", "clip_score", "answer_format", "realbench"):
         assert name in output
     content = json.loads(good("list", "--json").stdout)
-    assert [s["slug"] for s in content["systems"]] == ["realgen", "flow-grpo", "adv-grpo", "counting"]
+    assert [s["slug"] for s in content["systems"]] == [s.slug for s in catalogue._SYSTEMS]
     assert all(s["title"] and s["claim"] and s["source"] for s in content["systems"])
     # A reward without a summary is one whose target the catalogue has wrong, or that nobody documented.
     assert all(entry["summary"] for kind in ("rewards", "benchmarks") for entry in content[kind])

@@ -206,13 +206,15 @@ def test_training_learns_the_preferences_and_as_well_the_opposite_ones(tmp_path)
     for name in ("right", "turned"):
         pairs = [pair.swapped() if name == "turned" else pair for pair in embedded_pairs(128, 3)]
         folder = RunFolder.open(tmp_path / name, {})
-        trainer = RewardModelTrainer(new_model(), pairs, settings(batch_size=16, epochs=3), folder, held, stage="tiny")
+        trainer = RewardModelTrainer(
+            new_model(), pairs, settings(batch_size=16, epochs=3, evaluate_every=12), folder, held, stage="tiny"
+        )
         history = trainer.train()
         assert len(history) == trainer.total == 24 and not trainer.model.training
         lines = folder.metrics(stage="tiny")
         assert [line["step"] for line in lines] == list(range(25))
         looks = [line for line in lines if "held_out/accuracy" in line]
-        assert [line["step"] for line in looks] == [0, 6, 12, 18, 24]
+        assert [line["step"] for line in looks] == [0, 12, 24]
         assert history[-1]["loss"] < history[0]["loss"] - 0.1
         ends[name] = looks[-1]
     assert ends["right"]["held_out/accuracy"] > 0.6 and ends["right"]["held_out/loss"] < math.log(2) - 0.02
@@ -309,6 +311,36 @@ def test_a_killed_run_resumes_to_the_same_numbers(tmp_path):
         last.append(run.load_checkpoint(run.latest_checkpoint(stage="reward_model")))
     assert last[0][1] == last[1][1]
     assert all(torch.equal(last[0][0][name], part) for name, part in last[1][0].items())
+
+
+ONE_OF_MANY = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_trainer_preference import *
+run = RunFolder({folder!r})
+trainer = RewardModelTrainer(new_model(), PAIRS, settings(batch_size=12, together=2), run, HELD[:4])
+trainer.train()
+assert trainer.accelerator.num_processes == {processes}
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_numbers_of_one(tmp_path):
+    repository, lines = Path(__file__).parent.parent, []
+    for processes in (1, 2):
+        folder, script = tmp_path / str(processes), tmp_path / f"run{processes}.py"
+        RunFolder.open(folder, {})
+        tests = str(Path(__file__).parent)
+        script.write_text(ONE_OF_MANY.format(tests=tests, folder=str(folder), processes=processes))
+        launch = ["-m", "accelerate.commands.launch", "--main_process_port", "0"]
+        launch += ["--config_file", str(repository / "examples/accelerate/cpu2.yaml")]
+        command = [sys.executable, *(launch if processes > 1 else []), str(script)]
+        done = subprocess.run(command, env={**os.environ}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        lines.append(RunFolder(folder).metrics())
+    for one, two in zip(*lines, strict=True):
+        assert one.keys() == two.keys()
+        assert all(two[name] == pytest.approx(one[name], rel=1e-3, abs=1e-5) for name in one if name != "stage")
 
 
 def test_resuming_with_other_settings_or_pairs_is_refused(tmp_path):
@@ -461,6 +493,10 @@ def test_bad_input_is_named():
         PreferenceConfig(bach_size=3)
     with pytest.raises(GuerdonError, match="none with pictures"):
         RewardModelTrainer(new_model(), PAIRS, settings(alternate=(2, 1)))
+    with pytest.raises(GuerdonError, match="together and shuffle=false exclude it"):
+        RewardModelTrainer(new_model(), PAIRS, settings(alternate=(2, 1), shuffle=False))
+    with pytest.raises(GuerdonError, match="keep_best chooses by held-out pairs"):
+        RewardModelTrainer(new_model(), PAIRS, settings(keep_best=True))
 
 
 def test_too_long_conversations_are_counted_or_refused(caplog):

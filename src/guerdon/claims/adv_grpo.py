@@ -79,6 +79,7 @@ class Size:
     groups: int = 16
     drawn: int = 256
     lr: float = 2e-4
+    head_lr: float = 3e-3
     head_updates: int = 8
     kl: tuple[float, float] = (0.01, 0.1)
 
@@ -229,7 +230,7 @@ def new_head(base: TinyFlow, references: Tensor, size: Size, seed: int) -> Found
     """A head trained on the references against the base's pictures: what every arm starts with."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = FoundationHead(RandomFeatures(seed), hidden=64, lr=1e-3)
+        head = FoundationHead(RandomFeatures(seed), hidden=64, lr=size.head_lr)
     teach(head, references, drawn(base, len(references)), size.head_steps, keyed_generator(seed, "head"))
     return head
 

@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from guerdon.core.catalogue import load_reward
 from guerdon.core.data import find_source, read_rows
 from guerdon.core.dialogues import ASKING, embedded_pairs
 from guerdon.core.errors import GuerdonError
@@ -28,10 +26,8 @@ from guerdon.curation.attributes import AttributeGenerator
 from guerdon.curation.cleaning import decontaminate, dedup_pairs, drop_empty
 from guerdon.curation.committee import JudgeCommittee
 from guerdon.curation.loop import CurationConfig, CurationLoop
-from guerdon.models.chat import ChatEndpoint, LocalChat
-from guerdon.models.embedding import HashingEmbedder, TextEmbedder
 from guerdon.models.scalar.model import ScalarRewardModel
-from guerdon.models.text_judge import RewardJudge, TextJudge
+from guerdon.recipes._judges import chat_of, embedder_of, judge_of
 from guerdon.recipes._reward_model import (
     Closing,
     Data,
@@ -152,12 +148,14 @@ def _curated(
     # Without judges there is nobody to label what stage 1 picks.
     settings = config.curation.model_copy(update={"seed": config.seed, **({} if config.judges else {"iterations": 0})})
     committee = (
-        JudgeCommittee([_judge(spec) for spec in config.judges], config.samples, config.seed) if config.judges else None
+        JudgeCommittee([judge_of(spec) for spec in config.judges], config.samples, config.seed)
+        if config.judges
+        else None
     )
     loop = CurationLoop(
-        settings, train=fit, committee=committee, embed=_embedder(config.embedder), folder=folder,
+        settings, train=fit, committee=committee, embed=embedder_of(config.embedder), folder=folder,
         load=lambda path: ScalarRewardModel.from_pretrained(path),
-        attributes=AttributeGenerator(_chat(config.attributes)) if config.attributes else None,
+        attributes=AttributeGenerator(chat_of(config.attributes)) if config.attributes else None,
     )  # fmt: skip
     result = loop.run(gold, silver, pool, held_out=held)
     columns = list(dict.fromkeys(key for row in result.history for key in row))
@@ -181,23 +179,3 @@ def _truth_table(pool: Sequence[Pair], kept: Sequence[Pair]) -> list[dict[str, A
 
 def _worded(value: Any) -> str:
     return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def _embedder(source: str | None) -> Any:
-    return HashingEmbedder() if source is None else TextEmbedder(source)
-
-
-def _judge(spec: str) -> Any:
-    name, equals, what = spec.partition("=")
-    if not equals or "/" in name or "@" in name:
-        name, what = "", spec
-    if what.startswith("chat:") or "@http" in what:
-        return TextJudge(_chat(what), name=name or None)
-    return RewardJudge(load_reward(what), name=name or Path(what).name)
-
-
-def _chat(what: str) -> Any:
-    model, at, url = what.partition("@")
-    if at:
-        return ChatEndpoint(url, model)
-    return LocalChat.from_pretrained(what.removeprefix("chat:"))

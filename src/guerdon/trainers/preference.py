@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from guerdon.core.errors import GuerdonError
-from guerdon.core.preferences import Pair
+from guerdon.core.preferences import Pair, text_of
 from guerdon.core.progress import progress
 from guerdon.core.rng import rng_state, set_rng_state
 from guerdon.core.runs import RunFolder
@@ -51,6 +52,7 @@ ExtraLoss = Callable[[ScalarRewardModel, PairBatch, View], tuple[Tensor, Mapping
 StepHook = Callable[[ScalarRewardModel, Callable[[ScalarRewardModel], Tensor]], Mapping[str, Any]]
 """``step(model, loss)`` adds a step's gradient to ``parameter.grad``; ``loss(model)`` is L of the step's batch."""
 
+_MANY = 5000  # pairs whose reading takes long enough to be shown
 # Keys that may change between an interruption and its resumption without changing the numbers.
 _FREE_KEYS = ("checkpoint_every", "keep_checkpoints")
 
@@ -96,6 +98,10 @@ class RewardModelTrainer:
             raise GuerdonError("there are no pairs to train a reward model on")
         if sum(hook is not None for hook in (objective, extra_loss, step)) > 1:
             raise GuerdonError("give at most one of objective, extra_loss and step: each is a loss of its own")
+        if config.alternate is not None and (config.together > 1 or not config.shuffle):
+            raise GuerdonError("alternate draws pairs at random, one by one, so together and shuffle=false exclude it")
+        if config.keep_best and not evaluation:
+            raise GuerdonError("keep_best chooses by held-out pairs, and there are none; give evaluation pairs")
         self.model, self.pairs, self.config = model, list(pairs), config
         self.folder, self.evaluation, self.stage = folder, list(evaluation or []), stage
         self.objective, self.extra_loss, self.step_hook = objective, extra_loss, step
@@ -129,7 +135,8 @@ class RewardModelTrainer:
             )
         self.total = config.steps or math.ceil(config.epochs * self.sampler.steps_per_epoch)
         self.budget = config.token_budget or min(default_budget(model), 4096)
-        self.encoded = [None if pair.images else self._encode(pair) for pair in self.pairs]
+        shown_pairs = progress(self.pairs, "reading the pairs") if len(self.pairs) > _MANY else self.pairs
+        self.encoded = [None if pair.images else self._encode(pair) for pair in shown_pairs]
         texts = [one for both in self.encoded if both is not None for one in both]
         self.truncated = model.report_cuts(texts) if texts else 0
         self.step = 0
@@ -334,7 +341,7 @@ class RewardModelTrainer:
         tensors |= {f"best/{name}": part for name, part in self.best[1].items()}
         for name, part in self.trained.items():
             tensors |= {f"adam/{key}/{name}": torch.as_tensor(v) for key, v in self.optimizer.state[part].items()}
-        state = {"config": self._settings(), "pairs": self._fingerprint(), "best": self.best[0]}
+        state = {"config": self._settings(), "pairs": self._fingerprint, "best": self.best[0]}
         self.folder.save_checkpoint(self.step, tensors, state, stage=self.stage, keep=self.config.keep_checkpoints)
 
     def _restore(self) -> None:
@@ -343,7 +350,7 @@ class RewardModelTrainer:
             return
         tensors, state = self.folder.load_checkpoint(latest)
         check_same(state["config"], self._settings(), _FREE_KEYS)
-        if state["pairs"] != self._fingerprint():
+        if state["pairs"] != self._fingerprint:
             raise GuerdonError(f"{latest}: made with other training pairs; use a new folder")
         groups: dict[str, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
@@ -369,11 +376,12 @@ class RewardModelTrainer:
         settings = self.config.model_dump(mode="json")
         return settings | {"total steps": self.total, "processes": self.accelerator.num_processes}
 
+    @cached_property
     def _fingerprint(self) -> str:
         told = hashlib.sha256()
         for pair, both in zip(self.pairs, self.encoded, strict=True):
-            told.update(repr(pair.to_row() if both is None else [one.ids for one in both]).encode())
-            told.update(repr((pair.margin, pair.smoothing)).encode())
+            sides = [text_of(pair.conversation(side)) for side in ("chosen", "rejected")] if both is None else None  # type: ignore[arg-type]
+            told.update(repr((sides or [one.ids for one in both or ()], pair.margin, pair.smoothing)).encode())
         return told.hexdigest()[:16]
 
 
