@@ -5,6 +5,9 @@ export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY = 1
 export TOKENIZERS_PARALLELISM = false
 
+CLAIMS ?= realgen flow-grpo adv-grpo skywork-reward-v2 secrets-rlhf-2 reward-topology-tree contrast-instructions polar \
+  basereward ixc-2.5-reward
+
 .PHONY: install demo test test-slow lint claims perf flagship docs clean
 
 # The stamp is newer than the two files that say what to install: a second call does nothing.
@@ -34,7 +37,7 @@ lint: install
 
 claims: install
 	mkdir -p runs/claims
-	for slug in realgen flow-grpo adv-grpo; do $(BIN)/guerdon claim $$slug --json | tee runs/claims/$$slug.json; done
+	for slug in $(CLAIMS); do $(BIN)/guerdon claim $$slug --json | tee runs/claims/$$slug.json; done
 
 perf: install
 	for script in perf/bench_*.py; do $(BIN)/python $$script; done

@@ -1,4 +1,4 @@
-"""Consistency on contrast pairs: the inequalities, ties, and the judges of the card."""
+"""Consistency of scores on contrast instructions: the two definitions, ties, symmetry, chance."""
 
 from __future__ import annotations
 
@@ -6,76 +6,75 @@ import numpy as np
 import pytest
 
 from guerdon.core.errors import GuerdonError
-from guerdon.metrics.consistency import consistency, consistency_by_task
+from guerdon.metrics.consistency import consistency, consistent
+
+# Right everywhere; only the answer's side of the first; only the instruction's; all but the second's answer; nowhere.
+ROWS = np.array(
+    [[[2, 0], [1, 3]], [[2, 1], [3, 0]], [[1, 3], [0, 5]], [[2, 0], [1, 0.5]], [[0, 1], [1, 0]]], dtype=float
+)
 
 
-def test_the_four_inequalities_by_hand() -> None:
-    scores = np.array(
-        [
-            [[2.0, 1.0], [1.0, 2.0]],  # all hold
-            [[2.0, 1.0], [3.0, 4.0]],  # s00 > s01 only, from the first side
-            [[2.0, 3.0], [1.0, 4.0]],  # s00 > s10 only
-            [[2.0, 1.0], [1.0, 0.0]],  # both from the first side, none from the second
-        ]
-    )
-    found = consistency(scores)
-    assert (found.c_res.value, found.c_ins.value, found.joint.value) == (0.75, 0.75, 0.25)
-    assert (found.ties_res, found.ties_ins, found.rows) == (0.0, 0.0, 4)
-    both = consistency(scores, symmetric=True)
-    # The second side wins s11 > s10 in the first three rows, s11 > s01 in the first three too.
-    assert (both.c_res.value, both.c_ins.value, both.joint.value) == (0.75, 0.75, 0.25)
+def test_definitions_row_by_row() -> None:
+    found = consistent(ROWS)
+    assert found["c_res"].tolist() == [1, 1, 0, 1, 0]
+    assert found["c_ins"].tolist() == [1, 0, 1, 1, 0]
+    assert found["joint"].tolist() == [1, 0, 0, 0, 0]
+    both = consistent(ROWS, symmetric=True)
+    assert both["c_res"].tolist() == [1, 0.5, 0.5, 0.5, 0] and both["c_ins"].tolist() == [1, 0, 1, 1, 0]
 
 
-def test_a_constant_judge_wins_nothing_and_ties_everything() -> None:
-    found = consistency(np.full((7, 2, 2), 3.0))
+def test_symmetric_is_the_mean_of_both_sides() -> None:
+    scores = np.random.default_rng(0).integers(0, 3, (200, 2, 2))
+    turned = scores[:, ::-1, ::-1]
+    both, first, second = consistent(scores, symmetric=True), consistent(scores), consistent(turned)
+    for name in both:
+        assert both[name] == pytest.approx((first[name] + second[name]) / 2)
+    assert first["joint"].tolist() == second["joint"].tolist()
+
+
+def test_a_constant_judge_is_never_consistent() -> None:
+    found = consistency(np.zeros((7, 2, 2)))
     assert found.c_res.value == found.c_ins.value == found.joint.value == 0
-    assert found.ties_res == found.ties_ins == 1
+    assert found.res_ties == found.ins_ties == 1 and found.rows == 7
 
 
-def test_a_judge_that_does_not_read_the_instruction() -> None:
-    answers = np.random.default_rng(0).normal(size=(400, 1, 2))
+def test_a_judge_that_does_not_read_the_prompt() -> None:
+    answers = np.random.default_rng(1).normal(size=(4000, 1, 2))
     blind = np.repeat(answers, 2, axis=1)
-    found = consistency(blind, symmetric=True)
-    assert found.c_ins.value == 0 and found.ties_ins == 1 and found.joint.value == 0
-    assert found.c_res.value == 0.5 and found.ties_res == 0
-    one_side = consistency(blind)
-    assert one_side.c_res.low < 0.5 < one_side.c_res.high
+    found = consistency(blind)
+    assert found.c_ins.value == 0 and found.ins_ties == 1 and found.res_ties == 0
+    assert found.c_res.value == pytest.approx(0.5, abs=0.03) and found.joint.value == 0
+    # Over both sides exactly one answer is above the other.
+    assert consistency(blind, symmetric=True).c_res.value == 0.5
 
 
-def test_coin_tosses_have_a_half_a_half_and_a_sixth() -> None:
-    found = consistency(np.random.default_rng(1).normal(size=(20_000, 2, 2)))
-    assert found.c_res.value == pytest.approx(1 / 2, abs=0.02) and found.c_ins.value == pytest.approx(1 / 2, abs=0.02)
-    # Both right ones are the two largest of four: 1 of 6 choices.
-    assert found.joint.value == pytest.approx(1 / 6, abs=0.02)
+def test_chance() -> None:
+    found = consistency(np.random.default_rng(2).normal(size=(20_000, 2, 2)))
+    assert found.c_res.low < 0.5 < found.c_res.high and found.c_ins.low < 0.5 < found.c_ins.high
+    assert found.joint.value == pytest.approx(1 / 6, abs=0.01)
 
 
-def test_intervals_resample_groups() -> None:
-    rng = np.random.default_rng(2)
-    right = np.repeat(rng.random(20) < 0.5, 50)
-    scores = np.zeros((1000, 2, 2))
-    scores[:, 0, 0] = np.where(right, 1.0, -1.0)
-    grouped, alone = consistency(scores, np.repeat(np.arange(20), 50)), consistency(scores)
-    assert grouped.c_res.value == alone.c_res.value
-    assert grouped.c_res.high - grouped.c_res.low > 3 * (alone.c_res.high - alone.c_res.low)
+def test_tasks_and_groups() -> None:
+    rng = np.random.default_rng(3)
+    good, bad = np.array([[1.0, 0], [0, 1]]), np.array([[0.0, 1], [1, 0]])
+    scores = np.where(rng.random((60, 1, 1)) < 0.7, good, bad).repeat(4, axis=0)
+    found = consistency(scores, tasks=["a", "b"] * 120)
+    assert list(found.per_task) == ["a", "b"] and found.per_task["a"].rows == 120
+    assert found.per_task["a"].c_res.value == found.c_res.value
+    grouped = consistency(scores, groups=np.arange(60).repeat(4))
+    # Rows said four times tell no more: twice as wide.
+    assert 1.6 < (grouped.c_res.high - grouped.c_res.low) / (found.c_res.high - found.c_res.low) < 2.5
+    assert grouped.c_res.value == found.c_res.value
 
 
-def test_by_task() -> None:
-    good, bad = [[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]
-    found = consistency_by_task([good, bad, good], ["wmt", "sum", "wmt"], ["a", "b", "c"])
-    assert list(found) == ["wmt", "sum"]
-    assert found["wmt"].joint.value == 1 and found["sum"].c_res.value == 0 and found["wmt"].rows == 2
-    with pytest.raises(GuerdonError, match="as many task names"):
-        consistency_by_task([good], ["a", "b"])
+@pytest.mark.parametrize("scores", [np.zeros((0, 2, 2)), np.zeros((3, 2)), np.full((1, 2, 2), np.nan)])
+def test_what_is_no_quadruple(scores) -> None:
+    with pytest.raises(ValueError, match=r"must be \[P, 2, 2\]"):
+        consistent(scores)
 
 
-@pytest.mark.parametrize("scores", [np.zeros((0, 2, 2)), np.zeros((3, 2)), np.zeros((3, 2, 3))])
-def test_refuses_other_shapes(scores: np.ndarray) -> None:
-    with pytest.raises(GuerdonError, match=r"\[P, 2, 2\]"):
-        consistency(scores)
-
-
-def test_refuses_nan() -> None:
-    scores = np.zeros((3, 2, 2))
-    scores[1, 0, 1] = np.nan
-    with pytest.raises(GuerdonError, match="pair 1 has a score that is nan"):
-        consistency(scores)
+def test_labels_that_do_not_fit() -> None:
+    with pytest.raises(ValueError, match="as many tasks, got 1"):
+        consistency(ROWS, tasks=["a"])
+    with pytest.raises(GuerdonError, match="groups"):
+        consistency(ROWS, groups=np.zeros((5, 2)))

@@ -1,96 +1,93 @@
-"""Does a reward tell similar instructions apart, each with its own answer? Consistency on contrast pairs."""
+"""Whether a reward model tells which of two similar instructions an answer belongs to."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from guerdon.core.errors import GuerdonError
 from guerdon.metrics.intervals import Interval, bootstrap_mean
 
-__all__ = ["Consistency", "consistency", "consistency_by_task"]
+__all__ = ["Consistency", "consistency", "consistent"]
 
 
 @dataclass(frozen=True)
 class Consistency:
-    """Shares in [0, 1] of ``rows`` contrast pairs, with bootstrap intervals.
+    """Shares in [0, 1] with their intervals; a tie is never consistent.
 
-    c_res, c_ins:          response and instruction consistency; a judge that tosses coins has 1/2. A tie is not won.
-    joint:                 all four inequalities hold; for independent noise 1/6.
-    ties_res, ties_ins:    shares of the comparisons behind c_res and c_ins that are ties.
+    c_res:     own answer above the other's, for one instruction. c_ins: own instruction above the other, for one
+               answer. Chance is 0.5 for both.
+    joint:     own above crossed in all four comparisons; 1/6 by chance, since two of four scores must be the largest.
+    res_ties, ins_ties:  shares of equal scores among the comparisons behind c_res and c_ins.
+    rows:      how many quadruples. per_task: the same for the rows of each task, where tasks are given.
     """
 
     c_res: Interval
     c_ins: Interval
     joint: Interval
-    ties_res: float
-    ties_ins: float
+    res_ties: float
+    ins_ties: float
     rows: int
+    per_task: dict[str, Consistency] = field(default_factory=dict)
+
+
+def consistent(scores: ArrayLike, *, symmetric: bool = False) -> dict[str, NDArray[np.float64]]:
+    """"c_res", "c_ins", "joint", "res_ties" and "ins_ties" of each quadruple, [P] in [0, 1].
+
+    scores:     [P, 2, 2], R(instruction i, answer j); own answers on the diagonal.
+    symmetric:  the mean over both instructions' sides instead of the first's. "joint" has both in any case.
+
+    Source: Contrast Instructions (arXiv 2309.16155), strict inequalities; symmetric and joint are ours. Raises
+    ValueError for another shape, no quadruple, or a nan.
+    """
+    s = np.asarray(scores, dtype=np.float64)
+    if s.ndim != 3 or s.shape[1:] != (2, 2) or not len(s) or np.isnan(s).any():
+        raise ValueError(f"scores must be [P, 2, 2] with P >= 1 and without nan, got {list(s.shape)}")
+    own = np.stack([s[:, 0, 0], s[:, 1, 1]])
+    answers, instructions = np.stack([s[:, 0, 1], s[:, 1, 0]]), np.stack([s[:, 1, 0], s[:, 0, 1]])
+    sides = 2 if symmetric else 1
+    return {
+        "c_res": (own > answers)[:sides].mean(0),
+        "c_ins": (own > instructions)[:sides].mean(0),
+        "joint": (own.min(0) > answers.max(0)).astype(np.float64),
+        "res_ties": (own == answers)[:sides].mean(0),
+        "ins_ties": (own == instructions)[:sides].mean(0),
+    }
 
 
 def consistency(
     scores: ArrayLike,
-    groups: ArrayLike | None = None,
     *,
     symmetric: bool = False,
-    resamples: int = 2000,
+    tasks: Sequence[str] | None = None,
+    groups: ArrayLike | None = None,
     level: float = 0.95,
     seed: int = 0,
 ) -> Consistency:
-    """C_res = mean 1[s00 > s01], C_ins = mean 1[s00 > s10], joint = mean 1[min(s00, s11) > max(s01, s10)].
+    """`Consistency` of a judge's scores [P, 2, 2]; see `consistent`, whose means these are.
 
-    Args:
-        scores: [P, 2, 2], R(instruction i, answer j) of P pairs of similar instructions; the diagonal is right.
-        groups: [P], what pairs are not independent of each other, such as the first instruction.
-        symmetric: count C_res and C_ins from the second instruction's side too, 1[s11 > s10] and 1[s11 > s01]; for
-            pairs that are stored once. The published rows are ordered: one side each.
-        resamples, level, seed: of the bootstrap over groups.
-    Returns:
-        `Consistency`. Ties lose under the strict > of the paper and are told apart: a constant judge has
-        C_res = C_ins = 0 and all ties, one that does not read the instruction C_ins = 0 and, from both sides,
-        C_res = 1/2 less half its ties.
-    Raises:
-        GuerdonError: not [P, 2, 2] with P > 0, or a score that is nan.
-    Source: Contrast Instructions (arXiv 2309.16155), section 2; its fusion script counts ties as won, the others do
-    not. Joint and symmetric use are ours.
+    tasks:   a name a row. groups: [P]; intervals resample whole groups: rows that share an instruction, or the two
+             orders of one pair. By default every row is a group.
+
+    Raises ValueError as `consistent`, and for tasks that do not fit.
     """
-    table = np.asarray(scores, dtype=np.float64)
-    if table.ndim != 3 or table.shape[1:] != (2, 2) or not len(table):
-        raise GuerdonError(f"consistency needs scores [P, 2, 2] of at least one pair; got shape {list(table.shape)}")
-    if np.isnan(table).any():
-        raise GuerdonError(f"contrast pair {int(np.isnan(table).any((1, 2)).argmax())} has a score that is nan")
-    own = np.stack([table[:, 0, 0], table[:, 1, 1]], axis=1)
-    other_answer = np.stack([table[:, 0, 1], table[:, 1, 0]], axis=1)
-    other_instruction = other_answer[:, ::-1]
-    sides = slice(0, 2 if symmetric else 1)
+    found = consistent(scores, symmetric=symmetric)
+    count = len(found["joint"])
+    if tasks is not None and len(tasks) != count:
+        raise ValueError(f"{count} quadruples need as many tasks, got {len(tasks)}")
+    names = np.arange(count) if groups is None else np.asarray(groups)
 
-    def share(rows: np.ndarray) -> Interval:
-        return bootstrap_mean(rows.astype(float), groups=groups, resamples=resamples, level=level, seed=seed)
+    def of(rows: NDArray[np.int64]) -> Consistency:
+        shares = {
+            name: bootstrap_mean(found[name][rows], groups=names[rows], level=level, seed=seed)
+            for name in ("c_res", "c_ins", "joint")
+        }
+        ties = {name: float(found[name][rows].mean()) for name in ("res_ties", "ins_ties")}
+        return Consistency(**shares, **ties, rows=len(rows))
 
-    return Consistency(
-        c_res=share((own > other_answer)[:, sides].mean(1)),
-        c_ins=share((own > other_instruction)[:, sides].mean(1)),
-        joint=share(own.min(1) > other_answer.max(1)),
-        ties_res=float((own == other_answer)[:, sides].mean()),
-        ties_ins=float((own == other_instruction)[:, sides].mean()),
-        rows=len(table),
-    )
-
-
-def consistency_by_task(
-    scores: ArrayLike, tasks: Sequence[str], groups: ArrayLike | None = None, *, symmetric: bool = False, seed: int = 0
-) -> dict[str, Consistency]:
-    """`consistency` of each task's rows; ``tasks`` names one a row. Raises GuerdonError for another number of names."""
-    table, names = np.asarray(scores, dtype=np.float64), np.asarray(tasks)
-    if names.shape != (len(table),):
-        raise GuerdonError(f"{len(table)} contrast pairs need as many task names; got {len(names)}")
-    labels = None if groups is None else np.asarray(groups)
-    return {
-        str(name): consistency(
-            table[names == name], None if labels is None else labels[names == name], symmetric=symmetric, seed=seed
-        )
-        for name in dict.fromkeys(names.tolist())
-    }
+    whole = of(np.arange(count))
+    for task in dict.fromkeys(tasks or ()):
+        whole.per_task[task] = of(np.flatnonzero(np.asarray(tasks) == task))
+    return whole

@@ -49,16 +49,17 @@ class SkyworkConfig(RewardModelConfig):
     """The defaults are the paper's development runs for small models (lr 4e-6, batch 256, linear with warm-up, one
     epoch, 16,384 tokens); its final runs took lr 3e-6, constant, and a batch of 10,240.
 
-    curate: filter the data by gold pairs. gold: verified pairs; needed to curate. silver: pairs that the first model
-    learns from; None: half of gold. judges: by NAME=WHAT or WHAT, a reward (its catalogue name, module:function or a
-    reward model's folder), "chat:FOLDER" or "chat:HUB_ID" for a language model, or "MODEL@https://..." for an endpoint.
-    attributes: such a language model, which describes each pair to judges. embedder: a sentence encoder's folder or hub
-    id; None: hashed character n-grams, which need no weights. benchmark: files whose prompts must not be in the data.
-    samples: of each judge for a pair. gold is used twice, so only held-out pairs say how good a model is.
+    curate: filter the data by gold pairs; None: where there are any. gold: verified pairs. silver: pairs that the first
+    model learns from; None: half of gold. judges: see `guerdon.recipes._judges.judge_of`: rewards, reward models,
+    language models, endpoints; samples: of each for a pair. attributes: a language model (`chat_of`) that describes
+    each pair to the judges. embedder: a sentence encoder's folder or hub id; None: hashed character n-grams, which need
+    no weights. benchmark: files whose prompts must not be in the data.
+
+    Gold is used twice, so only held-out pairs say how good a model is.
     """
 
     preset: Literal["tiny", "published"] = "published"
-    curate: bool = False
+    curate: bool | None = None
     gold: str | None = None
     silver: str | None = None
     judges: list[str] = Field(default_factory=list)
@@ -77,7 +78,6 @@ CONFIG = SkyworkConfig
 PRESETS: dict[str, dict[str, Any]] = {
     "published": {},
     "tiny": {
-        "curate": True,
         "max_length": 512,
         "training": PreferenceConfig(learning_rate=2e-3, batch_size=32, epochs=4).model_dump(),
     },
@@ -91,7 +91,7 @@ def run(config: SkyworkConfig, folder: RunFolder, resume: bool = False) -> dict[
     clean, gone = _cleaned(config, data.train)
     closing = Closing(figures={"cleaned": gone})
     chosen = clean
-    if config.curate:
+    if config.curate if config.curate is not None else config.gold is not None or config.data is None:
         gold, silver = _verified(config)
         chosen, closing.tables = _curated(config, folder, clean, gold, silver, data.held)
     model = make_model(config, clean)
