@@ -171,7 +171,8 @@ def test_overlap_is_the_floor() -> None:
     scores = score_contrasts(OverlapBaseline(), found)
     assert scores[0].tolist() == [[2 / 3, 1 / 4], [1 / 4, 2 / 3]]
     pairs = mine_contrast(embedded_pairs(200, 1), HashingEmbedder())
-    assert consistency(score_contrasts(OverlapBaseline(), pairs), pairs.groups).c_res.value > 0.9
+    graded = consistency(score_contrasts(OverlapBaseline(), pairs), groups=pairs.groups)
+    assert graded.c_res.low > 0.5  # embedded answers name the thing that they are about
 
 
 @pytest.mark.parametrize("name", ["para", "wmt", "sum"])

@@ -99,7 +99,7 @@ def test_pictures_are_not_fused() -> None:
 def model() -> ScalarRewardModel:
     texts = {text_of(pair.conversation("chosen")) for pair in embedded_pairs(60, 0)}
     backbone, tokenizer = tiny_backbone(texts, hidden=32, layers=1, vocab=400)
-    return ScalarRewardModel.on_backbone(backbone, tokenizer=tokenizer, max_length=64, too_long="fail")
+    return ScalarRewardModel.on_backbone(backbone, tokenizer=tokenizer, max_length=128, too_long="fail")
 
 
 def test_as_a_reward_and_in_an_ensemble(model: ScalarRewardModel) -> None:
@@ -111,7 +111,7 @@ def test_as_a_reward_and_in_an_ensemble(model: ScalarRewardModel) -> None:
     reward = ModelReward(fusion)
     completions = [text_of(one[-1:]) for one in asked]
     assert reward([one[:-1] for one in asked], completions) == pytest.approx(fused, abs=1e-5)
-    found = reward(["What is a map for?"] * 2, ["A map is for finding the way.", "many words " * 100])
+    found = reward(["What is a map for?"] * 2, ["A map is for finding the way.", "many words " * 200])
     assert isinstance(found[0], float) and isinstance(found[1], Failed)
     both = EnsembleReward([fusion, model]).score(asked)
     assert both.tolist() == pytest.approx(((fusion.score(asked) + model.score(asked)) / 2).tolist(), abs=1e-5)

@@ -36,7 +36,6 @@ from guerdon.claims.textures import (
     SIDE,
     USER_PROMPTS,
     alignment,
-    content_error,
     eight_bit,
     grpo_settings,
     many,
@@ -190,7 +189,13 @@ class Game:
 
     def on_step_end(self, trainer: DiffusionTrainer, step: int, metrics: dict[str, float]) -> None:
         if self.adversarial:
-            teach(self.head, self.references, self.images, self.size.head_updates, keyed_generator(self.seed, step, "head"))
+            teach(
+                self.head,
+                self.references,
+                self.images,
+                self.size.head_updates,
+                keyed_generator(self.seed, step, "head"),
+            )
 
 
 def teach(head: FoundationHead, real: Tensor, fake: Tensor, steps: int, generator: torch.Generator) -> float:

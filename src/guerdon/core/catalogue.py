@@ -86,7 +86,8 @@ _SYSTEMS: tuple[System, ...] = (
         source="arXiv 2401.06080",
         how="run",
         claim="The vote of an ensemble measures each preference pair's strength, and flipping, softening or margins by "
-        "it make the reward model trained on noisy pairs more accurate, which random flips do not.",
+        "it make the reward model trained on noisy pairs more accurate, which random flips do not; MetaRM's step tells "
+        "apart answers of a policy that has moved on.",
         docs="docs/systems.md#secrets-rlhf-2",
     ),
     System(

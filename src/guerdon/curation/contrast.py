@@ -64,7 +64,8 @@ class Contrast:
 
         template: a name of ``TEMPLATES`` for the published plain text, None for messages.
         """
-        both = [(asked, said) for asked in (self.first, self.second) for said in (self.first_answer, self.second_answer)]
+        answers = (self.first_answer, self.second_answer)
+        both = [(asked, said) for asked in (self.first, self.second) for said in answers]
         if template is None:
             return [[*asked, *said] for asked, said in both]
         return [TEMPLATES[template].format(q=text_of(asked), r=text_of(said)) for asked, said in both]
@@ -128,9 +129,13 @@ class ContrastInstructions:
             query, said, retrieval, other = (row[key] for key in keys)
             found.append(
                 Contrast(
-                    as_messages(query), _answer(said), as_messages(retrieval), _answer(other),
-                    task=task if task is not None else file.name.partition("_")[0], where=f"{file}:{number}",
-                )  # fmt: skip
+                    as_messages(query),
+                    _answer(said),
+                    as_messages(retrieval),
+                    _answer(other),
+                    task=task if task is not None else file.name.partition("_")[0],
+                    where=f"{file}:{number}",
+                )
             )
         kept, dropped = _distinct(found)
         return cls(kept, dropped, answer_field)

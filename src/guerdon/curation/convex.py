@@ -30,7 +30,9 @@ def misspelt(text: str, rng: np.random.Generator, *, share: float = 0.05) -> str
 
     Deviates from the released script, which draws common misspellings from a dictionary: this needs no download.
     """
-    return _edited(text, rng, share, lambda word: _swapped(word, rng), lambda word: len(set(word)) > 1 and len(word) > 2)
+    return _edited(
+        text, rng, share, lambda word: _swapped(word, rng), lambda word: len(set(word)) > 1 and len(word) > 2
+    )
 
 
 def without_words(text: str, rng: np.random.Generator, *, share: float = 0.05) -> str:

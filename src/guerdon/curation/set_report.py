@@ -17,6 +17,7 @@ from guerdon.core.errors import GuerdonError
 from guerdon.core.preferences import Pair, prompt_key, text_of
 from guerdon.curation.cleaning import decontaminate
 from guerdon.metrics.intervals import Interval, bootstrap_mean
+from guerdon.metrics.preference_graph import graph_report
 
 FOLDS = 5
 STRENGTH = "mean preference difference"
@@ -184,11 +185,15 @@ def _graph(report: SetReport, pairs: Sequence[Pair]) -> None:
     edges = np.array(
         [[nodes.setdefault((prompt_key(p), _key(a)), len(nodes)) for a in (p.chosen, p.rejected)] for p in pairs]
     )
-    shape = (len(nodes), len(nodes))
-    count, labels = connected_components(coo_matrix((np.ones(len(edges)), edges.T), shape=shape), directed=False)
+    graph = graph_report(map(tuple, edges.tolist()))
+    apart = f"{graph.diameter} comparisons apart{'' if graph.diameter_exact else ' or more'}"
     report.add(
-        "answers", len(nodes), f"in {count} groups that comparisons connect, the largest of {np.bincount(labels).max()}"
+        "answers",
+        len(nodes),
+        f"in {graph.components} groups that comparisons connect, the largest of {graph.largest}; at most {apart}",
     )
+    report.add("comparisons an answer", graph.degree, f"mean; {graph.max_degree} at most")
+    shape = (len(nodes), len(nodes))
     _, strong = connected_components(coo_matrix((np.ones(len(edges)), edges.T), shape=shape), connection="strong")
     cyclic = np.bincount(strong)[strong[edges[:, 0]]] > 1
     inside = cyclic & (strong[edges[:, 0]] == strong[edges[:, 1]])

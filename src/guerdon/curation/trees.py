@@ -196,8 +196,8 @@ def _compare(
         "tree_id": tree.tree_id, "path_chosen": list(better.path), "path_rejected": list(worse.path),
         "shared_prefix_chars": chars, "depth": depth,
     }  # fmt: skip
-    sides = [[{"role": "assistant", "content": node.prefix.text}] for node in (better, worse)]
-    found.pairs.append(Pair(as_messages(tree.prompt), *sides, row=row))
+    chosen, rejected = ([{"role": "assistant", "content": node.prefix.text}] for node in (better, worse))
+    found.pairs.append(Pair(as_messages(tree.prompt), chosen, rejected, row=row))
     found.shared[depth] += 1
 
 
@@ -232,7 +232,8 @@ def _costs(pairs: Sequence[Pair], by: Budget, count: Callable[[str], int]) -> li
         return [annotated_tokens(pair, count) for pair in pairs]
     if by == "pairs":
         return [1] * len(pairs)
-    costs, seen = [], set()
+    costs: list[int] = []
+    seen: set[tuple[str, Path, str]] = set()
     for pair in pairs:
         before = len(seen)
         # By its path, where there is one: samples that read the same were sampled twice all the same.

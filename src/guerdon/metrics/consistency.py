@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,7 +35,7 @@ class Consistency:
 
 
 def consistent(scores: ArrayLike, *, symmetric: bool = False) -> dict[str, NDArray[np.float64]]:
-    """"c_res", "c_ins", "joint", "res_ties" and "ins_ties" of each quadruple, [P] in [0, 1].
+    """ "c_res", "c_ins", "joint", "res_ties" and "ins_ties" of each quadruple, [P] in [0, 1].
 
     scores:     [P, 2, 2], R(instruction i, answer j); own answers on the diagonal.
     symmetric:  the mean over both instructions' sides instead of the first's. "joint" has both in any case.
@@ -80,11 +81,11 @@ def consistency(
     names = np.arange(count) if groups is None else np.asarray(groups)
 
     def of(rows: NDArray[np.int64]) -> Consistency:
-        shares = {
+        shares: dict[str, Any] = {
             name: bootstrap_mean(found[name][rows], groups=names[rows], level=level, seed=seed)
             for name in ("c_res", "c_ins", "joint")
         }
-        ties = {name: float(found[name][rows].mean()) for name in ("res_ties", "ins_ties")}
+        ties: dict[str, Any] = {name: float(found[name][rows].mean()) for name in ("res_ties", "ins_ties")}
         return Consistency(**shares, **ties, rows=len(rows))
 
     whole = of(np.arange(count))

@@ -184,14 +184,15 @@ def graph_report(comparisons: Iterable[tuple[Node, Node]], *, sample: int = 200,
     sample, seed:  pairs of connected answers for ``mean_distance``.
 
     The diameter is exact up to 2,000 answers a component, beyond that the better of two sweeps of breadth-first search.
-    Raises GuerdonError for no comparison, or an answer compared with itself.
+    An answer compared with itself is left out. Raises GuerdonError where no comparison remains.
     """
     network = IBN()
     for u, v in comparisons:
-        network.add_preference_edge(u, v, 1.0)
+        if u != v:
+            network.add_preference_edge(u, v, 1.0)
     first, second, _ = network._all_edges()
     if not len(first):
-        raise GuerdonError("a graph needs at least one comparison")
+        raise GuerdonError("a graph needs at least one comparison of two answers")
     size, graph = len(network._places), network._shortest()
     _, labels = connected_components(graph, directed=False)
     sizes, degrees = np.bincount(labels), np.bincount(np.r_[first, second], minlength=size)

@@ -38,21 +38,21 @@ class TextEmbedder:
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Unit rows, float32 [N, d], in the order of the texts."""
-        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
-        rows: dict[int, Any] = {}
+        """Unit rows, float32 [N, d], in the order of the texts; zeros for a text without a token."""
+        rows = np.zeros((len(texts), int(self.model.config.hidden_size)), np.float32)
+        if not len(texts):
+            return rows
+        ids = self.tokenizer(list(texts), truncation=True, max_length=self.max_length)["input_ids"]
+        order = sorted((place for place in range(len(ids)) if ids[place]), key=lambda place: len(ids[place]))
         for start in range(0, len(order), self.batch_size):
             part = order[start : start + self.batch_size]
-            given = self.tokenizer(
-                [texts[place] for place in part], padding=True, truncation=True, max_length=self.max_length,
-                return_tensors="pt",
-            ).to(self.model.device)  # fmt: skip
+            given = self.tokenizer.pad({"input_ids": [ids[place] for place in part]}, return_tensors="pt")
+            given = given.to(self.model.device)
             states = self.model(**given).last_hidden_state.float()
             weight = given["attention_mask"].unsqueeze(-1).float()
-            mean = (states * weight).sum(1) / weight.sum(1).clamp(min=1)
-            rows |= dict(zip(part, torch.nn.functional.normalize(mean, dim=1).cpu().numpy()))
-        width = int(self.model.config.hidden_size)
-        return np.stack([rows[place] for place in range(len(texts))]) if texts else np.zeros((0, width), np.float32)
+            mean = (states * weight).sum(1) / weight.sum(1)
+            rows[part] = torch.nn.functional.normalize(mean, dim=1).cpu().numpy()
+        return rows
 
     def identity(self) -> str:
         """name@version#hash over weights."""

@@ -29,7 +29,7 @@ from guerdon.core.preferences import Pair, as_messages
 from guerdon.core.progress import progress
 from guerdon.core.runs import RunFolder
 from guerdon.curation.relabel import FLIPPED, Strategy, relabel
-from guerdon.curation.strength import Strength, by_strength, ensemble_strength
+from guerdon.curation.strength import Strength, by_strength, ensemble_strength, load_strength_pairs
 from guerdon.models.scalar.model import ScalarRewardModel
 from guerdon.objectives.meta_reward import difference_loss
 from guerdon.recipes._reward_model import (
@@ -40,6 +40,7 @@ from guerdon.recipes._reward_model import (
     load_data,
     make_model,
     preset_for,
+    split_by_prompt,
     train,
     train_quietly,
 )
@@ -104,7 +105,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 def run(config: SecretsConfig, folder: RunFolder, resume: bool = False) -> dict[str, Any]:
     """Measure strength, relabel, train and grade in ``folder``; returns the summary, which is written there too."""
     started = time.monotonic()
-    data = load_data(config, folder, _embedded)
+    data = _data(config, folder)
     strength = Strength.of_pairs(data.train) if config.strength == "columns" else _measured(config, data.train, folder)
     changed = relabel(
         data.train, strength.mean, strategy=config.relabel, quantile=config.quantile, threshold=config.threshold,
@@ -158,6 +159,16 @@ def _meta_step(config: MetaConfig) -> Any:
         return {"difference": float(seen.difference)}
 
     return hook
+
+
+def _data(config: SecretsConfig, folder: RunFolder) -> Data:
+    if config.strength == "columns" and config.data is not None:
+        # The published set lists its turns as plain strings, which only its own loader knows how to read.
+        pairs = load_strength_pairs(config.data, skip_bad_rows=config.skip_bad_rows, limit=config.limit)
+        if config.validation is not None:
+            return Data(pairs, load_strength_pairs(config.validation, skip_bad_rows=config.skip_bad_rows))
+        return split_by_prompt(pairs, config.held_out, config.seed)
+    return load_data(config, folder, _embedded)
 
 
 def _embedded(seed: int) -> Data:

@@ -52,9 +52,9 @@ class MetaRMStep:
     The direction is in doubt. L(theta + eta grad J) is about L + eta grad L . grad J, and minimising it makes
     grad L . grad J smaller, where the paper's text wants it greater: gaps at theta' are wider already, so the labelled
     gradient shrinks. In the claim check of the system the step as printed lowers J on the policy's responses and, at
-    eta 8, the scale-free `spread_ratio` (both orders tend that way); a negative eta, ``keep_ascent`` and ``added`` raise
-    both; none is seen to rank the responses better. J grows with the head's scale: read it with `spread_ratio` and with
-    accuracy in and out of distribution, never alone.
+    eta 8, the scale-free `spread_ratio` (both orders tend that way). A negative eta, ``keep_ascent`` and ``added`` lift
+    both. None was seen to rank the responses better. J grows with the head's scale: read it with `spread_ratio` and
+    with accuracy in and out of distribution, never alone.
 
     Each process of a distributed run looks ahead along its own meta batch. Buffers are not moved.
     """

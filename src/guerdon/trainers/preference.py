@@ -2,8 +2,8 @@
 
 A plain loop on accelerate and not transformers' ``Trainer``: that one stores optimiser, schedule and random states as
 pickles, cuts an effective batch into micro-batches of so many rows where this one cuts it by tokens, and has no place
-for a step that needs two gradients. Here a step depends on (seed, step), the parameters and the random state alone, so
-a run that was killed and resumed writes the numbers of one that was not.
+for a step that needs two gradients. Here a step depends on (seed, step) and on the state of model and optimiser alone,
+so a run that was killed and resumed writes the numbers of one that was not.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import set_seed
 from torch import Tensor
 
 from guerdon.core.errors import GuerdonError
 from guerdon.core.preferences import Pair, text_of
 from guerdon.core.progress import progress
-from guerdon.core.rng import rng_state, set_rng_state
 from guerdon.core.runs import RunFolder
 from guerdon.metrics.pair_accuracy import pair_accuracy
 from guerdon.models.scalar.batching import default_budget
@@ -154,10 +154,8 @@ class RewardModelTrainer:
         if self.folder is not None and self.accelerator.is_main_process:
             self.folder.rollback(self.step if self.step else -1, stage=self.stage)
         history = []
-        if self.step == 0:
-            torch.manual_seed(self.config.seed)
-            if self.evaluation:
-                self._log(0, self._look())
+        if self.step == 0 and self.evaluation:
+            self._log(0, self._look())
         with progress(self.total - self.step, "training the reward model") as bar:
             while self.step < self.total:
                 metrics = self.train_step()
@@ -174,8 +172,10 @@ class RewardModelTrainer:
         return history
 
     def train_step(self) -> Metrics:
-        """One optimiser step; returns its metrics."""
+        """One optimiser step; returns its metrics. Sets the seeds of torch, numpy and Python to the step's own."""
         self.model.train()
+        ranks, rank = self.accelerator.num_processes, self.accelerator.process_index
+        set_seed(((self.config.seed * 1_000_003 + self.step) * ranks + rank) % 2**32)
         rows = self.sampler(self.step)
         batch = self._batch(self._own(rows))
         rate = learning_rate(self.config, self.step, self.total)
@@ -337,7 +337,7 @@ class RewardModelTrainer:
     def _save_checkpoint(self) -> None:
         if self.folder is None or not self.accelerator.is_main_process:
             return
-        tensors = {f"parameter/{name}": part for name, part in self.trained.items()} | rng_state()
+        tensors: dict[str, Tensor] = {f"parameter/{name}": part for name, part in self.trained.items()}
         tensors |= {f"best/{name}": part for name, part in self.best[1].items()}
         for name, part in self.trained.items():
             tensors |= {f"adam/{key}/{name}": torch.as_tensor(v) for key, v in self.optimizer.state[part].items()}
@@ -364,7 +364,6 @@ class RewardModelTrainer:
             kept = {key.partition("/")[0]: value for key, value in groups["adam"].items() if key.endswith(f"/{name}")}
             # The count of steps stays on the CPU, where AdamW keeps it.
             self.optimizer.state[part] = {k: v if k == "step" else v.to(part.device) for k, v in kept.items()}
-        set_rng_state(tensors)
         self.step, self.best = int(state["step"]), (state["best"], groups.get("best", {}))
 
     @torch.no_grad()
@@ -380,8 +379,10 @@ class RewardModelTrainer:
     def _fingerprint(self) -> str:
         told = hashlib.sha256()
         for pair, both in zip(self.pairs, self.encoded, strict=True):
-            sides = [text_of(pair.conversation(side)) for side in ("chosen", "rejected")] if both is None else None  # type: ignore[arg-type]
-            told.update(repr((sides or [one.ids for one in both or ()], pair.margin, pair.smoothing)).encode())
+            sides: list[Any] = [one.ids for one in both or ()]
+            if both is None:
+                sides = [text_of(pair.conversation(side)) for side in ("chosen", "rejected")]  # type: ignore[arg-type]
+            told.update(repr((sides, pair.margin, pair.smoothing)).encode())
         return told.hexdigest()[:16]
 
 

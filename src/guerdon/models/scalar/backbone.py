@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -82,6 +83,8 @@ def default_dtype(device: torch.device) -> torch.dtype | str:
 
 def load_backbone(source: str, *, strict: bool = False, **options: Any) -> Any:
     """The stack of a folder or hub id. Raises GuerdonError where a weight is missing or, with ``strict``, unknown."""
+    if source.startswith(("/", ".", "~")) and not Path(source).expanduser().is_dir():
+        raise GuerdonError(f"there is no folder {source!r} to load a backbone from")
     try:
         with quiet():
             backbone, report = AutoModel.from_pretrained(

@@ -7,6 +7,7 @@ are differentiable and serve training as well.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -77,7 +78,8 @@ def plan(
     budget = token_budget or default_budget(model)
     if any(kind in str(getattr(_text_config(model), "rope_parameters", "")) for kind in _BATCH_DEPENDENT_ROPE):
         budget = 1  # the longest row of a batch would set the angles of the others
-    fit = [place for place, one in enumerate(encoded) if share and budget > 1 and takes_rows(model, [one])]
+    limit = _row_limit(model) if share and budget > 1 and len(encoded) else 0
+    fit = [place for place, one in enumerate(encoded) if one.images is None and len(one) <= limit]
     joined = share_rows({place: encoded[place].ids for place in fit}, int(_text_config(model).hidden_size))
     alone = [Row((place,), len(encoded[place]), len(encoded[place])) for place in range(len(encoded))]
     rest = [alone[place] for place in sorted(set(range(len(encoded))) - set(fit))]
@@ -166,10 +168,16 @@ def pooled(model: ScalarRewardModel, encoded: Sequence[Encoded], rows: Sequence[
 
 def takes_rows(model: ScalarRewardModel, held: Sequence[Encoded]) -> bool:
     """Whether these conversations can be computed in rows: text, on a backbone that `packs`, within its window."""
-    limits = [getattr(_text_config(model), name, None) for name in _WINDOWS]
-    window = min((int(limit) for limit in limits if limit), default=None)
-    fits = all(one.images is None and (window is None or len(one) <= window) for one in held)
-    return fits and packs(model)
+    limit = _row_limit(model)
+    return all(one.images is None and len(one) <= limit for one in held)
+
+
+def _row_limit(model: ScalarRewardModel) -> float:
+    """Tokens of the longest conversation that can be computed in rows, 0 if none can."""
+    if not packs(model):
+        return 0
+    text = _text_config(model)
+    return min((int(limit) for name in _WINDOWS if (limit := getattr(text, name, None))), default=math.inf)
 
 
 def pack(encoded: Sequence[Encoded], rows: Sequence[Row], pad_id: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -220,12 +228,16 @@ def row_attention(
         attention_mask = attention_mask.to(query.dtype)
     if not branched or query.device.type != "cpu":
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    if options.get("softcap") is not None or options.get("position_bias") is not None:
+        raise NotImplementedError("rows know plain scaled dot products only")
     seen = []
     for begin in range(0, query.shape[2], QUERY_BLOCK):
         end = min(begin + QUERY_BLOCK, query.shape[2])
-        mask = attention_mask[:, :, begin:end, :end]
-        block = query[:, :, begin:end]
-        seen.append(sdpa_attention_forward(module, block, key[:, :, :end], value[:, :, :end], mask, **options)[0])
+        block = nn.functional.scaled_dot_product_attention(
+            query[:, :, begin:end], key[:, :, :end], value[:, :, :end], attention_mask[:, :, begin:end, :end],
+            dropout_p=options.get("dropout", 0.0), scale=options.get("scaling"), enable_gqa=True,
+        )  # fmt: skip
+        seen.append(block.transpose(1, 2))
     return torch.cat(seen, dim=1), None
 
 
