@@ -1,4 +1,4 @@
-"""Put measured tables into the README: the flagship's, from its runs, and the claims', from ``runs/claims/*.json``.
+"""Put measured tables into the README: flagship, claims (``runs/claims/*.json``), real pairs (``runs/real``).
 
     python scripts/write_docs.py          # or: make docs
 
@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 README = Path("README.md")
-FLAGSHIP, CLAIMS = Path("runs/flagship/flagship.md"), Path("runs/claims")
+FLAGSHIP, CLAIMS, REAL = Path("runs/flagship/flagship.md"), Path("runs/claims"), Path("runs/real")
 
 
 def put(text: str, name: str, content: str) -> str:
@@ -39,6 +39,25 @@ def claims_table(folder: Path) -> str:
     return "\n".join(lines)
 
 
+def real_table(folder: Path) -> str:
+    """One row a data set, from the summaries of ``scripts/real_pairs.py``."""
+    lines = [
+        "A model of 64 dimensions from scratch, seed 11: accuracy on held-out pairs (`scripts/real_pairs.py`):",
+        "",
+        "| data | pairs, held out | reward model | bag of words | length alone |",
+        "|---|---|---|---|---|",
+    ]
+    for path in sorted(folder.glob("*/summary.json")):
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        cells = []
+        for judge in ("reward model", "bag of words", "length alone"):
+            value, low, high = summary["grades"][judge]["accuracy"]
+            cells.append(f"{value:.3f} ({low:.3f} to {high:.3f})")
+        pairs = summary["pairs"]
+        lines.append(f"| {path.parent.name} | {pairs['training']}, {pairs['held-out']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     text = README.read_text(encoding="utf-8")
     if FLAGSHIP.exists():
@@ -46,6 +65,8 @@ def main() -> None:
         text = put(text, "flagship", f"{command}\n\n{FLAGSHIP.read_text(encoding='utf-8')}")
     if list(CLAIMS.glob("*.json")):
         text = put(text, "claims", claims_table(CLAIMS))
+    if list(REAL.glob("*/summary.json")):
+        text = put(text, "real", real_table(REAL))
     README.write_text(text, encoding="utf-8")
 
 
