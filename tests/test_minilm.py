@@ -14,7 +14,6 @@ from sklearn.model_selection import KFold
 from guerdon.core.preferences import Pair, load_pairs
 from guerdon.metrics.intervals import Interval, bootstrap_mean, paired_difference
 from guerdon.models.baselines import BagOfWords, LengthBaseline
-from guerdon.models.scalar.batching import features
 from guerdon.models.scalar.model import ScalarRewardModel
 from guerdon.objectives.preference import bradley_terry
 
@@ -90,7 +89,8 @@ def test_better_than_chance_on_held_out_preferences(
     pairs = load_pairs(DATA, skip_bad_rows=True, out=tmp_path)
     encoded = [encoder.encode(pair.conversation(side)) for pair in pairs for side in SIDES]
     with torch.no_grad():
-        pooled = features(encoder, encoded)
+        parts = [encoded[start : start + 16] for start in range(0, len(encoded), 16)]
+        pooled = torch.cat([encoder.hidden(**encoder.batch(part)) for part in parts])
     gaps = pooled[0::2] - pooled[1::2]
     correct, shuffled = np.zeros(len(pairs)), np.zeros(len(pairs))
     signs = torch.from_numpy(np.random.default_rng(0).choice([-1.0, 1.0], (len(pairs), 1))).float()

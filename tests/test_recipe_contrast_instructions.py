@@ -53,7 +53,8 @@ def test_crossed_loss_is_that_of_each_pair_and_the_next(model: ScalarRewardModel
     found = crossed_loss(model, *passed(model, pairs))
     assert_close(found, crossed_negatives(table), atol=1e-5, rtol=0)
     found.backward()
-    assert all(part.grad is not None and part.grad.abs().sum() > 0 for part in model.head.parameters())
+    # A bias cancels in every difference; everything else learns.
+    assert all(part.grad.abs().sum() > 0 for part in model.head.parameters() if part.ndim > 1)
 
 
 def test_rows_that_are_not_apart_are_left_out(model: ScalarRewardModel) -> None:

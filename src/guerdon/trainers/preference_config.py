@@ -26,7 +26,7 @@ class PreferenceConfig(Config):
     alternate:      batches all with or all without pictures, in this ratio (`ModalityAlternatingSampler`).
     together:       so many consecutive pairs always share a batch (2 for contrast pairs). shuffle: anew each epoch.
     layout:         "shared": a pair is one row that holds its prompt once; "interleaved": two padded rows.
-    token_budget:   tokens a forward and backward pass, padding included; None: 1024 on a CPU, else 4096.
+    token_budget:   tokens a forward and backward pass, padding included; None: 1024 to 2048 on a CPU, else 4096.
     precision:      "bf16": matrix products under autocast; parameters that train are float32 in any case.
     evaluate_every: steps between two looks at held-out pairs, besides the first and last; None: a quarter of the run.
     keep_best:      end with the parameters of the look with the best held-out accuracy, as Skywork-Reward-V2.

@@ -26,8 +26,8 @@ from guerdon.models.scalar.tokens import Encoded
 if TYPE_CHECKING:
     from guerdon.models.scalar.model import ScalarRewardModel
 
-CPU_TOKENS, DEVICE_TOKENS = 1024, 16384
-"""Tokens a forward pass where nobody says: on a CPU as many as its cache holds, elsewhere enough to fill the device."""
+DEVICE_TOKENS = 16384
+"""Tokens a forward pass on an accelerator where nobody says."""
 
 ROW_ATTENTION, QUERY_BLOCK = "guerdon_rows", 64
 
@@ -89,8 +89,10 @@ def plan(
 
 
 def default_budget(model: ScalarRewardModel) -> int:
-    """Tokens a forward pass on the model's device."""
-    return CPU_TOKENS if model.device.type == "cpu" else DEVICE_TOKENS
+    """Tokens a forward pass on the model's device; on a CPU 1024 to 2048, so that a state of all stays in its cache."""
+    if model.device.type != "cpu":
+        return DEVICE_TOKENS
+    return min(2048, max(1024, 131_072 // int(_text_config(model).hidden_size)))
 
 
 def batches(rows: Iterable[Row], budget: int) -> Iterator[list[Row]]:
@@ -155,15 +157,16 @@ def pooled(model: ScalarRewardModel, encoded: Sequence[Encoded], rows: Sequence[
     Differentiable; where the backbone takes no rows (`takes_rows`), the plain padded batch.
     """
     held = [encoded[member] for row in rows for member in row.members]
-    batch = model.batch(held)
     if not takes_rows(model, held):
-        return model.hidden(**batch)
+        return model.hidden(**model.batch(held))
     ids, mask, positions, places = (part.to(model.device) for part in pack(encoded, rows, model.encoder.pad_id))
     states = model.states(ids, mask, positions, branched=True).flatten(0, 1)
+    own, lengths = ids.flatten()[places], torch.tensor([len(one) for one in held], device=model.device)
+    real = (torch.arange(own.shape[1], device=model.device) < lengths[:, None]).long()
     if model.pooling == "mean":
-        return model.pool(states[places], batch["attention_mask"], batch["input_ids"])
-    # Of which place the state is read is asked of the plain batch too; the other states need not be taken apart.
-    return states[model.pool(places.unsqueeze(-1), batch["attention_mask"], batch["input_ids"]).squeeze(-1)]
+        return model.pool(states[places], real, own)
+    # Of which place the state is read is asked as of a plain batch; the other states need not be taken apart.
+    return states[model.pool(places.unsqueeze(-1), real, own).squeeze(-1)]
 
 
 def takes_rows(model: ScalarRewardModel, held: Sequence[Encoded]) -> bool:
