@@ -1,4 +1,4 @@
-"""Augmented answers that differ as much as possible: of several variants those on the convex hull of their embeddings."""
+"""Augmented answers that differ as much as possible: of several variants those on their embeddings' convex hull."""
 
 from __future__ import annotations
 
@@ -140,8 +140,8 @@ class ConvexDA:
 
     augment_fn:  one variant of a text; default `misspelt`. embed_fn: texts -> [N, d] (`guerdon.models.embedding`).
     n:           variants made; the paper's 5.
-    keep:        "one": the one furthest from the original (UNVERIFIED: the paper does not say which) takes the original's
-                 place, so that the number of pairs stays; "all": the original and every vertex, as the released script.
+    keep:        "one": the one furthest from the original (UNVERIFIED: the paper does not say which) takes its place,
+                 so that the number of pairs stays; "all": the original and every vertex, as the released script.
     side:        which answers are varied: "chosen" as in the script, "rejected", or "both"; labels stay.
 
     Variants depend on (seed, text) only. Source: Contrast Instructions (arXiv 2309.16155), section 5; the script's
