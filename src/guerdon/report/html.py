@@ -65,7 +65,7 @@ def render(run: str | Path) -> str:
     What the folder does not hold is named on the page instead of shown. Raises GuerdonError when ``run`` is no run
     folder.
     """
-    return _environment().get_template("report.html.j2").render(_page(read_record(run)))
+    return environment().get_template("report.html.j2").render(_page(read_record(run)))
 
 
 def write_report(run: str | Path) -> Path:
@@ -79,7 +79,8 @@ def write_report(run: str | Path) -> Path:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates of the pages; everything is escaped unless it is Markup."""
     # Autoescape is switched on for every template: a choice by file name would miss ".html.j2".
     loader = PackageLoader("guerdon.report", "templates")
     environment = Environment(
