@@ -57,18 +57,26 @@ def test_messages_go_through_the_chat_template(encoder: Encoder, tokenizer: Any)
     assert encoder(TURNS).truncated == 0 and encoder(text).shared == 0
 
 
+def test_many_are_tokenised_as_one_by_one(encoder: Encoder) -> None:
+    talks = [TURNS, [ASKED], "boiling water", [*TURNS, ASKED, {"role": "assistant", "content": ""}]]
+    assert encoder.many(talks) == [encoder(talk) for talk in talks]
+    assert encoder.many([]) == []
+    with pytest.raises(GuerdonError, match="without messages"):
+        encoder.many([TURNS, []])
+
+
 def test_shared_is_what_the_answers_of_a_prompt_have_in_common(encoder: Encoder, tokenizer: Any) -> None:
     asked = tokenizer.apply_chat_template([ASKED], tokenize=True, add_generation_prompt=True)["input_ids"]
     for answer in ("boiling water", "\nno", "", "happy to help " * 5):
-        made = encoder([ASKED, {"role": "assistant", "content": answer}])
+        made = encoder([ASKED, {"role": "assistant", "content": answer}], split=True)
         assert made.ids[: made.shared] == asked[: made.shared] and len(asked) - 1 <= made.shared <= len(asked)
     # Several turns: only the last answer is not the prompt's.
-    two = encoder([*TURNS, ASKED, {"role": "assistant", "content": "no"}])
+    two = encoder([*TURNS, ASKED, {"role": "assistant", "content": "no"}], split=True)
     assert (
-        encoder(TURNS).shared < two.shared < len(two)
+        encoder(TURNS, split=True).shared < two.shared < len(two)
         and two.ids[: two.shared] == encoder([*TURNS, ASKED, {"role": "assistant", "content": "yes"}]).ids[: two.shared]
     )
-    assert encoder([{"role": "assistant", "content": "no prompt"}]).shared == 0
+    assert encoder([{"role": "assistant", "content": "no prompt"}], split=True).shared == 0
 
 
 def test_one_bos_however_many_places_write_it() -> None:
@@ -157,8 +165,8 @@ def test_words_that_are_no_control_tokens_are_left_alone(tokenizer: Any) -> None
 
 
 def test_what_is_too_long_loses_the_beginning_of_its_prompt_and_is_counted(tokenizer: Any) -> None:
-    whole = Encoder(tokenizer, max_length=200)(TURNS)
-    cut = Encoder(tokenizer, max_length=len(whole) - 3)(TURNS)
+    whole = Encoder(tokenizer, max_length=200)(TURNS, split=True)
+    cut = Encoder(tokenizer, max_length=len(whole) - 3)(TURNS, split=True)
     assert cut.ids == whole.ids[3:] and cut.truncated == 3 and cut.shared == whole.shared - 3
     assert Encoder(tokenizer, max_length=len(whole))(TURNS).truncated == 0
     opening = llama_like()
@@ -202,7 +210,7 @@ def test_no_chat_template_is_an_error_for_messages_only() -> None:
     with pytest.raises(GuerdonError, match="no chat template"):
         encoder(TURNS)
     bare.chat_template = PLAIN_TEMPLATE
-    made = encoder(TURNS)
+    made = encoder(TURNS, split=True)
     assert bare.decode(made.ids) == "User: what is a kettle for?\n\nAssistant: boiling water"
     assert bare.decode(made.ids[: made.shared]).startswith("User: what is a kettle for?\n\nAssistant:")
 
@@ -258,7 +266,8 @@ def test_pictures_stand_where_they_are_shown(seeing: Encoder) -> None:
 
 def test_the_pictures_of_a_prompt_are_shared(seeing: Encoder) -> None:
     made = [
-        seeing([ASKED, {"role": "assistant", "content": text}], [picture(32, 32)]) for text in ("yes", "no it is not")
+        seeing([ASKED, {"role": "assistant", "content": text}], [picture(32, 32)], split=True)
+        for text in ("yes", "no it is not")
     ]
     shared = min(one.shared for one in made)
     assert made[0].ids[:shared] == made[1].ids[:shared] and made[0].ids[shared] != made[1].ids[shared]

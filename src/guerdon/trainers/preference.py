@@ -305,7 +305,10 @@ class RewardModelTrainer:
     def _encode(self, pair: Pair) -> tuple[Encoded, Encoded]:
         # Pictures are not kept in memory: their pairs are encoded when a step asks for them.
         try:
-            first, second = (self.model.encode(pair.conversation(side), pair.images) for side in ("chosen", "rejected"))  # type: ignore[arg-type]
+            first, second = (
+                self.model.encode(pair.conversation(side), pair.images, split=True)  # type: ignore[arg-type]
+                for side in ("chosen", "rejected")
+            )
         except GuerdonError as error:
             raise GuerdonError(f"{pair.where or 'a pair'}: {error}") from None
         return first, second

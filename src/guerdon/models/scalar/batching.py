@@ -191,7 +191,8 @@ def pack(encoded: Sequence[Encoded], rows: Sequence[Row], pad_id: int) -> tuple[
     widest = max(row.length for row in rows)
     longest = max(len(encoded[member]) for row in rows for member in row.members)
     ids, positions = np.full((len(rows), widest), pad_id), np.zeros((len(rows), widest), dtype=np.int64)
-    branches = np.full((len(rows), widest), -1)  # 0: what all share; k: of the k-th conversation; -1: padding
+    # 0: what all share; k: of the k-th conversation; -1: padding. Few bits, as they are compared pair by pair.
+    branches = np.full((len(rows), widest), -1, dtype=np.int32)
     places = np.zeros((sum(len(row.members) for row in rows), longest), dtype=np.int64)
     number = 0
     for line, row in enumerate(rows):
@@ -206,11 +207,11 @@ def pack(encoded: Sequence[Encoded], rows: Sequence[Row], pad_id: int) -> tuple[
             positions[line, own] = np.arange(row.shared, row.shared + len(rest))
             places[number, : row.shared + len(rest)] = line * widest + np.r_[: row.shared, own]
             begin, number = begin + len(rest), number + 1
-    told = torch.from_numpy(branches)
-    seen = (told[:, :, None] == told[:, None, :]) | (told[:, None, :] == 0)
-    seen &= torch.ones((widest, widest), dtype=torch.bool).tril()
     # As the kernel wants it in the end: it would translate a mask of booleans anew in every layer.
-    mask = torch.zeros(seen.shape).masked_fill_(~seen, torch.finfo(torch.float32).min)
+    never = torch.finfo(torch.float32).min
+    told = torch.from_numpy(branches)
+    apart = (told[:, :, None] != told[:, None, :]) & (told[:, None, :] != 0)
+    mask = torch.full((widest, widest), never).triu(1).repeat(len(rows), 1, 1).masked_fill_(apart, never)
     return torch.from_numpy(ids), mask[:, None], torch.from_numpy(positions), torch.from_numpy(places)
 
 

@@ -218,9 +218,9 @@ class ScalarRewardModel(nn.Module):
 
     # -- tensors
 
-    def encode(self, conversation: Conversation, images: Sequence[Any] = ()) -> Encoded:
+    def encode(self, conversation: Conversation, images: Sequence[Any] = (), *, split: bool = False) -> Encoded:
         """Token ids of a conversation and what is known about them; see `tokens.Encoder`."""
-        return self.encoder(conversation, images)
+        return self.encoder(conversation, images, split=split)
 
     def batch(self, encoded: Sequence[Encoded], *, side: str = "right") -> dict[str, Tensor]:
         """Inputs of ``forward`` for some encoded conversations, padded on one ``side``, on the model's device."""
@@ -283,7 +283,7 @@ class ScalarRewardModel(nn.Module):
         shown = images if images is not None else [()] * len(conversations)
         if len(shown) != len(conversations):
             raise GuerdonError(f"{len(conversations)} conversations come with pictures for {len(shown)}")
-        encoded = [self.encode(one, pictures or ()) for one, pictures in zip(conversations, shown, strict=True)]
+        encoded = self.encoder.many(conversations, shown)
         self.report_cuts(encoded)
         return self.score_encoded(encoded, progress=progress, **batching)
 

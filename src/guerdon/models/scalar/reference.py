@@ -242,7 +242,7 @@ class PolicyDiscriminator:
     def encode(self, prompt: Text, reference: Text, candidate: Text) -> Encoded:
         """Token ids of one input; the part before the candidate is marked as shared by the prompt's other ones."""
         packed = self.pack(prompt, reference, candidate)
-        encoded = self.model.encode(packed.conversation)
+        encoded = self.model.encode(packed.conversation, split=True)
         return replace(encoded, truncated=encoded.truncated + packed.cut)
 
     def score(

@@ -121,8 +121,12 @@ class Encoder:
         known = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
         return int(next(token for token in known if token is not None))
 
-    def __call__(self, conversation: Sequence[Message] | str, images: Sequence[Any] = ()) -> Encoded:
+    def __call__(
+        self, conversation: Sequence[Message] | str, images: Sequence[Any] = (), *, split: bool = False
+    ) -> Encoded:
         """Messages through the chat template; a string, which is taken for rendered text, as it stands.
+
+        split: find out where the answer begins (``shared``), which costs as much as the rest; else ``shared`` is 0.
 
         images: the PIL pictures that the conversation shows, in order; for placeholders ``{"type": "image"}`` without
         a picture of their own, or, where there are none, for the beginning of the first user turn.
@@ -130,15 +134,33 @@ class Encoder:
         Raises GuerdonError for an empty conversation, no chat template, a system prompt that is refused, pictures that
         do not fit, and what is too long with ``too_long="fail"`` (with pictures always).
         """
+        text, prompt, pictures = self._read(conversation, images, split)
+        ids = self._tokenize([text])[0]
+        return self._encoded(ids, self._shared(ids, prompt), text, pictures)
+
+    def many(
+        self, conversations: Sequence[Sequence[Message] | str], images: Sequence[Sequence[Any]] | None = None
+    ) -> list[Encoded]:
+        """What ``__call__`` gives for each conversation without ``split``, tokenised together; the same errors."""
+        shown = images if images is not None else [()] * len(conversations)
+        read = [self._read(one, pictures or (), False) for one, pictures in zip(conversations, shown, strict=True)]
+        ids = self._tokenize([text for text, _, _ in read]) if read else []
+        return [self._encoded(own, 0, text, pictures) for own, (text, _, pictures) in zip(ids, read, strict=True)]
+
+    def _read(
+        self, conversation: Sequence[Message] | str, images: Sequence[Any], split: bool
+    ) -> tuple[str, str, list[Any]]:
+        """Rendered text, its part that is the prompt ("" where nobody asks), and the pictures."""
         if isinstance(conversation, str):
             text, prompt, pictures = conversation, "", list(images)
         else:
             messages, pictures = self._messages(conversation, images)
-            text, prompt = self._render(messages)
+            text, prompt = self._render(messages, split)
         if pictures and self.processor is None:
             raise GuerdonError("this reward model reads text only, but the conversation shows a picture")
-        ids = self._tokenize(text)
-        shared = self._shared(ids, prompt)
+        return text, prompt, pictures
+
+    def _encoded(self, ids: list[int], shared: int, text: str, pictures: list[Any]) -> Encoded:
         tensors = None
         if pictures:
             tensors, expanded = self._look(text, pictures)
@@ -187,8 +209,8 @@ class Encoder:
     def _harmless(self, text: str) -> str:
         return escape_specials(text, self.specials) if self._pattern and self._pattern.search(text) else text
 
-    def _render(self, messages: list[Message]) -> tuple[str, str]:
-        """The text of all messages, and the part of it that its prompt alone gives."""
+    def _render(self, messages: list[Message], split: bool) -> tuple[str, str]:
+        """The text of all messages, and the part of it that its prompt alone gives ("" where nobody asks)."""
         renderer = self.processor if self.processor is not None else self.tokenizer
         if not getattr(renderer, "chat_template", None):
             raise GuerdonError(
@@ -196,6 +218,8 @@ class Encoder:
                 "set tokenizer.chat_template, or score rendered text"
             )
         text = renderer.apply_chat_template(messages, tokenize=False)
+        if not split:
+            return text, ""
         asked = list(messages)
         while asked and asked[-1].get("role") == "assistant":
             asked.pop()
@@ -204,18 +228,17 @@ class Encoder:
         prompt = renderer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
         return text, os.path.commonprefix([text, prompt])
 
-    def _tokenize(self, text: str) -> list[int]:
+    def _tokenize(self, texts: list[str]) -> list[list[int]]:
         """Ids with one BOS: the template writes it as text, and then the tokenizer adds its own."""
-        bos = self.tokenizer.bos_token
-        if self._opens and bos and text.startswith(bos):
-            text = text.removeprefix(bos)
-        return list(self.tokenizer(text, verbose=False)["input_ids"])  # no warning: what is too long is counted
+        if self._opens and (bos := self.tokenizer.bos_token):
+            texts = [text.removeprefix(bos) for text in texts]
+        return [list(ids) for ids in self.tokenizer(texts, verbose=False)["input_ids"]]  # what is too long is counted
 
     def _shared(self, ids: list[int], prompt: str) -> int:
         if not prompt:
             return 0
         if prompt != self._prompt[0]:  # the two answers of a pair, and all of a best-of-n, follow one another
-            self._prompt = (prompt, self._tokenize(prompt))
+            self._prompt = (prompt, self._tokenize([prompt])[0])
         return len(os.path.commonprefix([ids, self._prompt[1]]))
 
     def _look(self, text: str, pictures: list[Any]) -> tuple[dict[str, Tensor], list[int]]:
