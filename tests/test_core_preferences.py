@@ -10,7 +10,7 @@ from PIL import Image
 
 from guerdon.core.dialogues import USES, embedded_image_pairs, embedded_pairs, quality
 from guerdon.core.errors import GuerdonError
-from guerdon.core.preferences import Pair, as_messages, load_pairs, text_of
+from guerdon.core.preferences import Pair, as_messages, load_pairs, split_by_prompt, text_of
 
 USER = {"role": "user", "content": "Two plus two?"}
 FOUR = {"role": "assistant", "content": "Four."}
@@ -184,3 +184,18 @@ def test_embedded_image_pairs_show_what_the_chosen_answer_says():
     for pair in embedded_image_pairs(8, 0):
         assert pair.row["subject"] in text_of(pair.chosen) and pair.row["subject"] not in text_of(pair.rejected)
         assert pair.images[0].size == (32, 32)
+
+
+def test_a_split_keeps_prompts_whole() -> None:
+    pairs = [*embedded_pairs(200, 0), *embedded_image_pairs(20, 0), Pair([], [FOUR], [FIVE]), Pair([], [FOUR], [FIVE])]
+    train, test = split_by_prompt(pairs, 0.2, seed=3)
+    assert len(train) + len(test) == len(pairs) and 0 < len(test) < len(train)
+
+    def keys(some: list[Pair]) -> set[str]:
+        return {text_of(pair.prompt) + str([image.tobytes() for image in pair.images]) for pair in some if pair.prompt}
+
+    assert not keys(train) & keys(test)
+    assert split_by_prompt(pairs, 0.2, seed=3)[1] == test
+    assert len(split_by_prompt(pairs[:2] + pairs[-1:], 0.01)[1]) == 1, "at least one prompt is held out"
+    with pytest.raises(GuerdonError, match="leaves no prompt of 1 to train on"):
+        split_by_prompt([pairs[0]], 0.2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 import torch
@@ -18,7 +17,6 @@ from guerdon.curation.trees import (
     annotated_tokens,
     budget_match,
     chain_pairs,
-    split_by_prompt,
     tree_pairs,
 )
 from guerdon.models.scalar.tiny import tiny_tokenizer
@@ -158,17 +156,6 @@ def test_budgets() -> None:
         budget_match(tree, chain, by="tokens")
     with pytest.raises(GuerdonError, match="no empty ones"):
         budget_match(tree, [], by="pairs")
-
-
-def test_the_split_keeps_prompts_whole() -> None:
-    pairs = [pair for name in "pqrst" for pair in tree_pairs(full(name), 7, annotate=longer_first).pairs]
-    pairs += [replace(pair, row={**pair.row, "tree_id": "another"}) for pair in pairs[:3]]
-    train, test = split_by_prompt(pairs, 0.4, seed=1)
-    told = [{text_of(pair.prompt) for pair in part} for part in (train, test)]
-    assert not told[0] & told[1] and len(told[1]) == 2 and len(train) + len(test) == 38
-    assert split_by_prompt(pairs, 0.4, seed=1)[1] == test
-    with pytest.raises(GuerdonError, match="leaves one side of 5 prompts empty"):
-        split_by_prompt(pairs, 0.01)
 
 
 TOKENIZER = tiny_tokenizer(["one two three four five"], vocab=300)

@@ -11,10 +11,9 @@ from typer.testing import CliRunner
 
 from guerdon import rewards
 from guerdon.cli import app
-from guerdon.core.dialogues import ASKING, embedded_image_pairs, embedded_pairs, embedded_ranked
-from guerdon.core.preferences import Pair, text_of
+from guerdon.core.dialogues import ASKING, embedded_pairs, embedded_ranked
+from guerdon.core.preferences import text_of
 from guerdon.models.scalar.tiny import tiny_backbone
-from guerdon.recipes._reward_model import split_by_prompt
 
 QUICK = ["training.steps=4", "training.batch_size=8"]
 MORE: dict[str, list[str]] = {
@@ -137,16 +136,6 @@ def test_options_of_secrets(place: Path, data: Path, backbone: Path) -> None:
     run(*words, "--out", contrast, *sets(*QUICK, "members=2", "contrastive=pairs"))
     both = sets(*QUICK, "members=2", "contrastive=pairs", f"meta.data={meta}", "meta.eta=0.1")
     assert "give one of them" in run(*words, "--out", place / "both", *both, code=2).output
-
-
-def test_prompts_are_never_shared_between_training_and_grading() -> None:
-    data = split_by_prompt([*embedded_pairs(200, 0), *embedded_image_pairs(20, 0)], 0.2, seed=3)
-    assert len(data.train) + len(data.held) == 220 and data.held
-
-    def keys(pairs: list[Pair]) -> set[str]:
-        return {text_of(pair.prompt) + str([image.tobytes() for image in pair.images]) for pair in pairs}
-
-    assert not keys(data.train) & keys(data.held)
 
 
 def test_bad_pairs_stop_the_run_before_anything_trains(place: Path) -> None:

@@ -12,6 +12,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from guerdon.core.data import find_source, read_rows
 from guerdon.core.errors import GuerdonError
 
@@ -77,6 +79,24 @@ def _turned(row: dict[str, Any]) -> dict[str, Any]:
     if row.get("GPT4 label") in (0, 1):
         turned["GPT4 label"] = 1 - row["GPT4 label"]
     return turned
+
+
+def split_by_prompt(pairs: Sequence[Pair], share: float, *, seed: int = 0) -> tuple[list[Pair], list[Pair]]:
+    """(train, test): a random ``share`` of the prompts, at least one, with all their pairs in the test; both in order.
+
+    Answers to one prompt are alike, so a split by pair would test on what was trained on. A pair without a prompt
+    stands for itself. Raises GuerdonError where one side would be left without a prompt.
+    """
+    keys = [prompt_key(pair) or f"row {row}" for row, pair in enumerate(pairs)]
+    names = sorted(set(keys))
+    held = max(1, round(share * len(names)))
+    if held >= len(names):
+        raise GuerdonError(f"a share of {share} leaves no prompt of {len(names)} to train on; give held-out pairs")
+    test = {names[place] for place in np.random.default_rng(seed).permutation(len(names))[:held]}
+    return (
+        [pair for key, pair in zip(keys, pairs) if key not in test],
+        [pair for key, pair in zip(keys, pairs) if key in test],
+    )
 
 
 def prompt_key(pair: Pair) -> str:

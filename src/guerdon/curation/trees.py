@@ -137,7 +137,7 @@ def tree_pairs(tree: PrefixTree, n: int, rule: Rule = "uniform", *, annotate: An
     Returns:   pairs with ``tree_id``, ``path_chosen``, ``path_rejected``, ``shared_prefix_chars`` and ``depth`` (the
                number of shared segments) in ``row``.
 
-    Siblings alone train a clearly worse model; split by prompt (`split_by_prompt`), for a tree's pairs are correlated.
+    Siblings alone train a clearly worse model; split by prompt, for a tree's pairs are correlated.
     Source: arXiv 2402.10184, section 4. Raises GuerdonError for an unknown rule, n < 1 or another verdict.
     """
     if rule not in RULES:
@@ -242,24 +242,6 @@ def _costs(pairs: Sequence[Pair], by: Budget, count: Callable[[str], int]) -> li
             seen.add((prompt_key(pair), tuple(pair.row.get(f"path_{side}") or ()), answer))
         costs.append(len(seen) - before)
     return costs
-
-
-def split_by_prompt(pairs: Sequence[Pair], share: float, *, seed: int = 0) -> tuple[list[Pair], list[Pair]]:
-    """(train, test) with ``share`` of the prompts, all pairs of each, in the test; both in the order of the input.
-
-    Leaves of one tree are correlated, so a split by pair would test on what was trained on. Raises GuerdonError for a
-    share that leaves one side without a prompt.
-    """
-    names = [prompt_key(pair) for pair in pairs]
-    prompts = list(dict.fromkeys(names))
-    held = round(share * len(prompts))
-    if not 0 < held < len(prompts):
-        raise GuerdonError(f"a test share of {share} leaves one side of {len(prompts)} prompts empty")
-    test = {prompts[place] for place in np.random.default_rng(seed).permutation(len(prompts))[:held]}
-    return (
-        [pair for pair, name in zip(pairs, names) if name not in test],
-        [pair for pair, name in zip(pairs, names) if name in test],
-    )
 
 
 class ModelContinuation:

@@ -14,7 +14,7 @@ from pydantic import Field
 from guerdon.benchmarks.pairs import Grade, Judge, grade, score_pairs, table
 from guerdon.core.config import Config
 from guerdon.core.errors import GuerdonError
-from guerdon.core.preferences import Pair, load_pairs, prompt_key, text_of
+from guerdon.core.preferences import Pair, load_pairs, split_by_prompt, text_of
 from guerdon.core.runs import RunFolder
 from guerdon.curation.set_report import report_on
 from guerdon.metrics.intervals import Interval
@@ -77,21 +77,7 @@ def load_data(config: RewardModelConfig, folder: RunFolder, embedded: Any) -> Da
     pairs = load_pairs(config.data, limit=config.limit, out=folder.path, **options)
     if config.validation is not None:
         return Data(pairs, load_pairs(config.validation, **options))
-    return split_by_prompt(pairs, config.held_out, config.seed)
-
-
-def split_by_prompt(pairs: Sequence[Pair], share: float, seed: int) -> Data:
-    """Pairs of a random ``share`` of the prompts held out, at least one; the answers of a prompt stay together."""
-    keys = [prompt_key(pair) or f"row {row}" for row, pair in enumerate(pairs)]
-    names = sorted(set(keys))
-    if len(names) < 2:
-        raise GuerdonError("training and grading need at least 2 different prompts; give held-out pairs as validation")
-    order = np.random.default_rng(seed).permutation(len(names))
-    held = {names[place] for place in order[: max(1, round(share * len(names)))]}
-    return Data(
-        [pair for key, pair in zip(keys, pairs) if key not in held],
-        [pair for key, pair in zip(keys, pairs) if key in held],
-    )
+    return Data(*split_by_prompt(pairs, config.held_out, seed=config.seed))
 
 
 def device() -> str:

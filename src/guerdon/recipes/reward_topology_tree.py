@@ -23,7 +23,7 @@ from guerdon.core.data import load_rows
 from guerdon.core.dialogues import ASKING, COURTEOUS, PADDING, RUDE, USES, embedded_pairs, quality
 from guerdon.core.errors import GuerdonError
 from guerdon.core.outcome import Failed
-from guerdon.core.preferences import Pair, as_messages, load_pairs, text_of
+from guerdon.core.preferences import Pair, as_messages, load_pairs, split_by_prompt, text_of
 from guerdon.core.progress import progress
 from guerdon.core.runs import RunFolder
 from guerdon.curation.trees import (
@@ -33,7 +33,6 @@ from guerdon.curation.trees import (
     PrefixTree,
     budget_match,
     chain_pairs,
-    split_by_prompt,
     tree_pairs,
 )
 from guerdon.policies.continuation import CheckpointPolicy

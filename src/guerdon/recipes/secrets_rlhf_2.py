@@ -25,7 +25,7 @@ from guerdon.core.config import Config
 from guerdon.core.data import load_rows
 from guerdon.core.dialogues import ASKING, embedded_pairs
 from guerdon.core.errors import GuerdonError
-from guerdon.core.preferences import Pair, as_messages
+from guerdon.core.preferences import Pair, as_messages, split_by_prompt
 from guerdon.core.progress import progress
 from guerdon.core.runs import RunFolder
 from guerdon.curation.relabel import FLIPPED, Strategy, relabel
@@ -40,7 +40,6 @@ from guerdon.recipes._reward_model import (
     load_data,
     make_model,
     preset_for,
-    split_by_prompt,
     train,
     train_quietly,
 )
@@ -167,7 +166,7 @@ def _data(config: SecretsConfig, folder: RunFolder) -> Data:
         pairs = load_strength_pairs(config.data, skip_bad_rows=config.skip_bad_rows, limit=config.limit)
         if config.validation is not None:
             return Data(pairs, load_strength_pairs(config.validation, skip_bad_rows=config.skip_bad_rows))
-        return split_by_prompt(pairs, config.held_out, config.seed)
+        return Data(*split_by_prompt(pairs, config.held_out, seed=config.seed))
     return load_data(config, folder, _embedded)
 
 
