@@ -79,6 +79,9 @@ def length_limit(tokenizer: Any, config: Any) -> int:
     return min([*usable, LONGEST])
 
 
+_PLAIN = ("role", "content")
+
+
 class Encoder:
     """Conversations to `Encoded`, the same way in training and in scoring.
 
@@ -180,6 +183,10 @@ class Encoder:
             raise GuerdonError("a conversation without messages cannot be scored")
         if self.system_prompt == "refuse" and any(message.get("role") == "system" for message in conversation):
             raise GuerdonError("the conversation has a system prompt, and this reward model was trained without any")
+        if not images and all(
+            message.keys() == set(_PLAIN) and isinstance(message["content"], str) for message in conversation
+        ):
+            return [{key: self._harmless(str(message[key])) for key in _PLAIN} for message in conversation], []
         given, pictures = list(images), []
         shown = sum(_is_image(part) for message in conversation for part in _parts(message))
         messages = []
