@@ -15,7 +15,7 @@ LEVELS = [
     {"core"},
     {"objectives", "metrics"},
     {"rewards", "models", "policies"},
-    {"trainers", "benchmarks", "audits", "serving", "report", "curation"},
+    {"trainers", "benchmarks", "audits", "serving", "report", "curation", "comparisons"},
     {"recipes", "claims"},
     {"cli"},
 ]

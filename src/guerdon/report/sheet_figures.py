@@ -107,7 +107,7 @@ def heat(part: Heat, *, name: str) -> Markup:
             )  # fmt: skip
         axes.set(xlim=(-0.5, len(part.columns) - 0.5), ylim=(len(part.rows) - 0.5, -0.5))
         axes.set_yticks(range(len(part.rows)), [_short(one, 28) for one in part.rows])
-        axes.set_xticks(range(len(part.columns)), [_short(one, 12) for one in part.columns], rotation=30, ha="left")
+        axes.set_xticks(range(len(part.columns)), [_short(one, 14) for one in part.columns], rotation=30, ha="left")
         axes.tick_params(top=True, bottom=False, labeltop=True, labelbottom=False, length=0)
         for side in axes.spines.values():
             side.set_visible(False)
