@@ -85,7 +85,7 @@ def heat(part: Heat, *, name: str) -> Markup:
     width = max(_WIDTH, left + 20 + cell * len(part.columns))
     right = width - left - cell * len(part.columns)
     with matplotlib.rc_context(RC):
-        figure, axes = canvas(width, 74 + 34 * len(part.rows), left=left, right=right, top=64, bottom=10)
+        figure, axes = canvas(width, 100 + 34 * len(part.rows), left=left, right=right, top=90, bottom=10)
         span = (part.high - part.low) or 1.0
         for (row, column), value in np.ndenumerate(values):
             if not np.isfinite(value):
@@ -107,7 +107,7 @@ def heat(part: Heat, *, name: str) -> Markup:
             )  # fmt: skip
         axes.set(xlim=(-0.5, len(part.columns) - 0.5), ylim=(len(part.rows) - 0.5, -0.5))
         axes.set_yticks(range(len(part.rows)), [_short(one, 28) for one in part.rows])
-        axes.set_xticks(range(len(part.columns)), [_short(one, 14) for one in part.columns], rotation=30, ha="left")
+        axes.set_xticks(range(len(part.columns)), [_short(one, 18) for one in part.columns], rotation=30, ha="left")
         axes.tick_params(top=True, bottom=False, labeltop=True, labelbottom=False, length=0)
         for side in axes.spines.values():
             side.set_visible(False)
