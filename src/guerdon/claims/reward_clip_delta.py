@@ -7,9 +7,9 @@ shaped scores. On a short chain, where success alone is learnt easily, raw score
 the return rises) and Clip-Delta must cost nothing. On a long chain, where success is rare, Clip-Delta must reach 0.9
 accuracy in fewer updates than success alone, and scores dealt to the wrong actions (the negative control) must not.
 
-What is paid for an action is fixed here, so that eta is a constant of the experiment (0.85, the card's). How many updates
-success alone needs varies by a factor of two between seeds: the seeds of development (1 to 3) leave the saving unclear
-(0.19, -0.03 to 0.40), those it is judged on show it narrowly.
+What is paid for an action is fixed here, so that eta is a constant of the experiment (0.85, the card's). How many
+updates success alone needs varies by a factor of two between seeds: the seeds of development (1 to 3) leave the saving
+unclear (0.19, -0.03 to 0.40), those it is judged on show it narrowly.
 """
 
 from __future__ import annotations
