@@ -37,7 +37,10 @@ def render_sheet(sheet: Sheet) -> str:
     """The page for ``sheet``; the same sheet always gives the same text. All that it shows is escaped."""
     shown = [_shown(part, f"part{index}") for index, part in enumerate(sheet.parts)]
     template = environment().get_template("sheet.html.j2")
-    return template.render(sheet=sheet, parts=shown, kind=_KINDS[sheet.kind])
+    first, _, rest = sheet.lead.partition(". ")
+    return template.render(
+        sheet=sheet, parts=shown, kind=_KINDS[sheet.kind], headline=first + "." * bool(rest), more=rest
+    )
 
 
 def write_sheet(path: str | Path, sheet: Sheet) -> Path:
