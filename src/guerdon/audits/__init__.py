@@ -1,0 +1,1 @@
+"""Attacks on a reward, a judge or a verifier, and how often each of them works."""
