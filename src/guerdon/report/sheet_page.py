@@ -37,10 +37,11 @@ def render_sheet(sheet: Sheet) -> str:
     """The page for ``sheet``; the same sheet always gives the same text. All that it shows is escaped."""
     shown = [_shown(part, f"part{index}") for index, part in enumerate(sheet.parts)]
     template = environment().get_template("sheet.html.j2")
-    first, _, rest = sheet.lead.partition(". ")
-    return template.render(
-        sheet=sheet, parts=shown, kind=_KINDS[sheet.kind], headline=first + "." * bool(rest), more=rest
-    )
+    # A headline is one clause; what else the lead says stands under it.
+    first, *rest = re.split(r"(?<=[.;]) ", sheet.lead, maxsplit=1)
+    headline = first.rstrip(";") + ("." if first.endswith(";") else "")
+    more = rest[0][:1].upper() + rest[0][1:] if rest else ""
+    return template.render(sheet=sheet, parts=shown, kind=_KINDS[sheet.kind], headline=headline, more=more)
 
 
 def write_sheet(path: str | Path, sheet: Sheet) -> Path:
