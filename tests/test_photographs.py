@@ -52,3 +52,29 @@ def test_own_pictures_become_crops_with_their_subjects() -> None:
     )
     worse = photographs.over_smoothed(own, seed=0, smoothed_share=1.0, marked_share=1.0)
     assert worse.smoothed.all() and all(set(text.split()) & set(photographs.SMOOTH_WORDS) for text in worse.captions)
+
+
+def test_own_training_crops_know_every_word_that_the_rewriter_can_say() -> None:
+    flat = [Image.new("RGB", (32, 32), (90, 120, 150)) for _ in range(300)]
+    own = photographs.from_pictures(flat, ["a photo of a dog"] * 300)
+    crops = photographs.over_smoothed(own, seed=1, smoothed_share=0.5)
+    said = {word for text in crops.captions for word in text.split()}
+    spoken = (photographs.SHARP_WORDS, photographs.SMOOTH_WORDS, photographs.LIGHT_WORDS, photographs.FRAMING_WORDS)
+    assert {word for words in (*spoken, photographs.KINDS) for word in words} <= said
+    for image, text in zip(crops.images, crops.captions):
+        light = 1 if "bright" in text else -1 if "dark" in text else 0
+        assert np.sign(float(image.mean()) - 120) == light, "what a caption says of the light is true"
+    assert crops.images.shape == own.images.shape
+
+
+def test_a_close_up_shows_a_part_and_a_wide_one_all() -> None:
+    grid = np.zeros((32, 32, 3), dtype=np.uint8)
+    grid[::4], grid[:, ::4] = 255, 255
+    own = photographs.from_pictures([Image.fromarray(grid)] * 200, ["a photo of a net"] * 200)
+    crops = photographs.over_smoothed(own, seed=2, smoothed_share=0.0)
+
+    def lines(framing: str) -> float:
+        rows = [image.astype(float) for image, text in zip(crops.images, crops.captions) if framing in text.split()]
+        return float(np.mean([(np.diff((row.mean(axis=(1, 2)) > 100).astype(int)) == 1).sum() for row in rows]))
+
+    assert lines("close-up") < 7 < lines("wide")

@@ -18,7 +18,8 @@ from PIL import Image, ImageFilter
 SIZE = 32
 SHARP_WORDS = ("sharp", "detailed", "crisp", "raw")
 SMOOTH_WORDS = ("smooth", "soft", "airbrushed", "dreamy")
-LIGHT_WORDS = ("bright", "dark")
+_GAMMAS = {"bright": 0.6, "dark": 1.6}
+LIGHT_WORDS = tuple(_GAMMAS)
 FRAMING_WORDS = ("close-up", "wide")
 KINDS = ("photo", "picture", "snapshot", "image")
 
@@ -140,8 +141,7 @@ def sample(count: int, *, seed: int, smoothed_share: float = 0.0, marked_share: 
         if rng.random() < 0.5:
             crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if light:
-            gamma = 0.6 if light == "bright" else 1.6
-            crop = crop.point([round(255 * (level / 255) ** gamma) for level in range(256)] * 3)
+            crop = crop.point([round(255 * (level / 255) ** _GAMMAS[light]) for level in range(256)] * 3)
         if smoothed[index]:
             crop = smooth(crop, rng.uniform(0.6, 1.2))
         images[index] = np.asarray(crop)
@@ -173,13 +173,36 @@ def subject_of(text: str) -> str:
 def over_smoothed(
     photographs: Photographs, *, seed: int, smoothed_share: float, marked_share: float = 0.5
 ) -> Photographs:
-    """Training crops for a base model: a share of ``photographs`` is blurred, half of the captions say which."""
+    """Training crops for a base model on ``photographs``: a share is blurred, half of the captions say which.
+
+    A quarter each is lit and framed otherwise and says so, as in `sample`: a base that never saw a word of the grammar
+    draws noise for it, and a rewriter finds that word. A wider framing than the picture has mirrors its edges.
+    """
     rng = np.random.default_rng(seed)
     smoothed = rng.random(len(photographs)) < smoothed_share
     images, captions = photographs.images.copy(), []
     for index, text in enumerate(photographs.captions):
+        light = str(rng.choice(LIGHT_WORDS)) if rng.random() < 0.25 else ""
+        framing = str(rng.choice(FRAMING_WORDS)) if rng.random() < 0.25 else ""
+        picture = _framed(images[index], framing, rng)
+        if light:
+            picture = picture.point([round(255 * (level / 255) ** _GAMMAS[light]) for level in range(256)] * 3)
         if smoothed[index]:
-            images[index] = np.asarray(smooth(Image.fromarray(images[index]), rng.uniform(0.6, 1.2)))
+            picture = smooth(picture, rng.uniform(0.6, 1.2))
+        images[index] = np.asarray(picture)
         marked = rng.random() < marked_share
-        captions.append(caption(rng, subject_of(text), "", "", bool(smoothed[index]), marked))
+        captions.append(caption(rng, subject_of(text), light, framing, bool(smoothed[index]), marked))
     return Photographs(images, captions, photographs.subjects, smoothed)
+
+
+def _framed(image: np.ndarray, framing: str, rng: np.random.Generator) -> Image.Image:
+    """A crop of 0.7 of the side for a close-up, mirrored out to 1.35 of it for a wide one, brought back to its size."""
+    side = len(image)
+    if framing == "close-up":
+        inner = round(0.7 * side)
+        top, left = (int(rng.integers(side - inner + 1)) for _ in range(2))
+        image = image[top : top + inner, left : left + inner]
+    elif framing == "wide":
+        margin = round(0.175 * side)
+        image = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="reflect")
+    return Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
