@@ -57,7 +57,7 @@ def test_pooling_says_what_does_not_fit() -> None:
         pool_hidden(hidden, torch.ones(2, 3), "token")
     with pytest.raises(ValueError, match=r"hidden must be \[B, T, d\]"):
         pool_hidden(hidden, torch.ones(2, 4))
-    with pytest.raises(ValueError, match="one of last, mean, token, got 'max'"):
+    with pytest.raises(ValueError, match="one of last, mean, token, first, got 'max'"):
         pool_hidden(hidden, mask, "max")
 
 

@@ -5,6 +5,8 @@ sequence classification   ``score.weight`` on a transformers stack, one label (S
 v_head                    ``v_head.weight`` on a transformers stack, or on InternLM2's (InternLM2-Reward, POLAR), which
                           is Llama's with other names and the three attention projections in one matrix: it is loaded
                           as ``LlamaModel``, so none of the checkpoint's own code runs.
+encoder classifier        DeBERTa's ``pooler`` and ``classifier`` (OpenAssistant's reward models, ReMoDetect): see
+                          `pooled_classifier`.
 InternLM-XComposer        InternLM2's with vision tower and P-LoRA beside it (IXC-2.5-Reward). P-LoRA acts at pictures
                           only; without the checkpoint's code the model is loaded for text and refuses pictures.
 
@@ -29,6 +31,7 @@ from transformers import CONFIG_MAPPING, AutoModel, AutoModelForSequenceClassifi
 
 from guerdon.core.errors import GuerdonError
 from guerdon.models.detectors.small import load_strictly
+from guerdon.models.scalar import pooled_classifier
 from guerdon.models.scalar.backbone import default_dtype, first_line, hidden_size, load_tokenizer, quiet
 from guerdon.models.scalar.head import RewardHead
 
@@ -86,6 +89,11 @@ def load(
         layout = "score.weight"
     else:
         layout, sizes = _head_of(folder)
+        if layout == pooled_classifier.HEAD and sizes[0] == 1:
+            found = _loaded(AutoModelForSequenceClassification, folder, dtype=kind, num_labels=1)
+            tokenizer = tokenizer or load_tokenizer(str(folder), trust_remote_code=trust_remote_code)
+            options = {"name": folder.name, "pooling": pooling, "reward_token": reward_token, **options}
+            return pooled_classifier.reward_model(cls, found, tokenizer, **options).to(device).eval()
         if sizes[0] != 1:
             raise GuerdonError(f"{folder}: a head of width {sizes[0]} ({layout!r}); a reward has width 1")
         backbone, weight, bias = _loader(folder, layout, trust_remote_code)(folder, kind)
@@ -110,6 +118,8 @@ def _head_of(folder: Path) -> tuple[str, list[int]]:
     for name in HEADS:
         if name in shapes:
             return name, shapes[name]
+    if pooled_classifier.HEAD in shapes and pooled_classifier.known(_json(folder / "config.json")):
+        return pooled_classifier.HEAD, shapes[pooled_classifier.HEAD]
     other = next((key for key in shapes if re.match(r"(classifier|score|value_head|v_head|reward_head)\b", key)), None)
     if other is not None:
         raise GuerdonError(f"{folder}: its head {other!r} is of an unknown layout; known heads: {', '.join(HEADS)}")

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from guerdon.core.errors import GuerdonError, unknown
 
-Pooling = Literal["last", "mean", "token"]
-Activation = Literal["silu", "tanh", "relu"]
+Pooling = Literal["last", "mean", "token", "first"]
+Activation = Literal["silu", "tanh", "relu", "gelu"]
 POOLINGS: tuple[str, ...] = get_args(Pooling)
-_ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "tanh": nn.Tanh, "relu": nn.ReLU}
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU}
 
 
 class HeadConfig(BaseModel):
@@ -37,7 +37,7 @@ class RewardHead(nn.Module):
     Parameters and arithmetic are float32, whatever the backbone's type: bf16 leaves scores steps of 0.1 at 20.
 
     hidden_size:  d, of the states that come in.
-    num_layers:   1 or more. activation: "silu", "tanh", "relu" or None.
+    num_layers:   1 or more. activation: "silu", "tanh", "relu", "gelu" or None.
     width:        of the hidden layers; default d. dropout: before each layer, in training.
     Source: BaseReward (arXiv 2509.16127), sec. 4.2. Width, bias and dropout are not in the paper: UNVERIFIED, ours.
     """
@@ -94,7 +94,8 @@ def pool_hidden(
     """One state a sequence: hidden [B, T, d] and mask [B, T] (1 = real token; padding on either side) -> [B, d].
 
     how: "last" - the last real token; "mean" - the mean over real tokens, in float32;
-         "token" - the last real occurrence of ``token_id`` in ``input_ids`` [B, T].
+         "token" - the last real occurrence of ``token_id`` in ``input_ids`` [B, T];
+         "first" - the first real token, where encoders with a classification token keep what they know.
 
     Raises ValueError for shapes that do not fit, a sequence without a real token, or without the asked token.
     Sources: last token, Skywork-Reward-V2 (arXiv 2507.01352); mean and reward token, IXC-2.5-Reward (arXiv 2501.12368),
@@ -117,6 +118,8 @@ def pool_hidden(
         # where, not a product: the state of a padding token may be nan, and 0 * nan is nan.
         kept = torch.where(wanted.unsqueeze(-1), hidden.float(), 0.0)
         return kept.sum(1) / weight.sum(1)
+    if how == "first":
+        return hidden[torch.arange(len(hidden), device=hidden.device), wanted.int().argmax(1)]
     positions = torch.arange(mask.shape[1], device=mask.device)
     last = torch.where(wanted, positions, -1).amax(1)
     return hidden[torch.arange(len(hidden), device=hidden.device), last]

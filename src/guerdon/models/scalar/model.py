@@ -40,7 +40,7 @@ class ScalarRewardModel(nn.Module):
 
     backbone:      a transformers model that gives ``last_hidden_state``; text or vision-language (with ``processor``).
     head:          a `RewardHead` of the backbone's width.
-    pooling:       "last", "mean" or "token" (at ``reward_token``, which is then appended to every conversation).
+    pooling:       "last", "mean", "first" or "token" (at ``reward_token``, then appended to every conversation).
     max_length:    tokens; default what tokenizer and backbone allow. too_long, system_prompt: see `tokens.Encoder`.
     frozen:        parts of the backbone out of training (`backbone.freeze_parts`). name: in logs.
     unread_token:  id that pooling "last" passes over at the end, as transformers' sequence classifiers pass over their
