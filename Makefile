@@ -6,7 +6,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 export TOKENIZERS_PARALLELISM = false
 
 CLAIMS ?= realgen flow-grpo adv-grpo skywork-reward-v2 secrets-rlhf-2 reward-topology-tree contrast-instructions polar \
-  basereward ixc-2.5-reward
+  basereward ixc-2.5-reward rewardbench-2 rewardmath mrmbench remodetect lvis-ap starc one-token-to-fool
 
 .PHONY: install demo test test-slow lint claims perf flagship docs clean
 

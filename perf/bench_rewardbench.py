@@ -131,8 +131,11 @@ def one_by_one(folder: Path, rows: list[dict[str, Any]]) -> dict[tuple[str, int]
             {"role": "assistant", "content": (row["chosen"] + row["rejected"])[place]},
         ]
         text = tokenizer.apply_chat_template(turns, tokenize=False)
+        inputs = tokenizer(text, return_tensors="pt")
+        if inputs["input_ids"].shape[1] > model.config.max_position_embeddings:
+            continue  # a run cuts what is longer, and says so
         with torch.no_grad():
-            found[row["id"], place] = float(model(**tokenizer(text, return_tensors="pt")).logits[0, 0])
+            found[row["id"], place] = float(model(**inputs).logits[0, 0])
     return found
 
 

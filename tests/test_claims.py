@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ from guerdon.claims.experiment import (
 from guerdon.claims.tiny_flow import TinyFlow, pretrain
 from guerdon.core.errors import GuerdonError
 from guerdon.policies.rollout import keyed_generator, rollout
+from guerdon.trainers.watch import HackingWatch
 
 # Verdicts
 
@@ -203,6 +205,25 @@ def test_content_error_sees_content_and_not_sharpness() -> None:
     assert sum(textures.smoothness(None, smooth)) > sum(textures.smoothness(None, sharp))
 
 
+def fine(images: torch.Tensor) -> torch.Tensor:
+    """Grain by mixed second differences, which stripes along an axis do not have, in units of GRAIN; [N]."""
+    rows = images[..., 1:, :] - images[..., :-1, :]
+    return ((rows[..., 1:] - rows[..., :-1]).square().mean((1, 2, 3)) / 4).sqrt() / textures.GRAIN
+
+
+def test_smoothed_textures_have_less_grain_than_real_and_corrupted_ones_more_or_none() -> None:
+    prompts = textures.many(textures.USER_PROMPTS, 300)
+    real = textures.real_textures(prompts, keyed_generator(1))
+    low, high = textures.REAL_GRAIN
+    assert low < fine(real).min() + 0.1 and fine(real).max() < high + 0.1 and fine(real).std() > 0.08
+    grain = [float(fine(textures.smoothed_textures([p + style for p in prompts], keyed_generator(1))).mean())
+             for style in (", soft", "", ", raw photo")]  # fmt: skip
+    assert sorted(grain) == grain and grain[-1] < low + 0.05
+    bad = fine(textures.corrupted(real, keyed_generator(1)))
+    outside = (bad < low - 0.05) | (bad > high + 0.05)
+    assert outside.float().mean() > 0.75 and (bad > high).any() and (bad < low).any()
+
+
 def test_random_rewards_know_nothing_but_the_bits() -> None:
     images = textures.real_textures(textures.USER_PROMPTS, keyed_generator(1))
     assert textures.random_reward(None, images) == textures.random_reward(None, images)
@@ -223,6 +244,39 @@ def test_gold_is_small_for_references_and_large_for_smooth_ones() -> None:
     gold = adv_grpo.Gold(textures.real_textures(prompts, generator))
     same = gold(textures.real_textures(prompts, generator))
     assert gold(textures.smoothed_textures([p + ", soft" for p in prompts], generator)) > same + 0.3
+
+
+def test_random_features_point_away_from_references_on_both_sides_of_their_grain() -> None:
+    prompts = textures.many(textures.USER_PROMPTS, 120)
+    references = textures.real_textures(prompts, keyed_generator(1))
+    backbone = adv_grpo.RandomFeatures(1, references)
+    head = adv_grpo.FoundationHead(backbone, hidden=8)
+    assert head.tokens(references[:5]).shape == (5, 1 + 16, 49)
+    pole = head.cls_features(references).mean(0)
+    shown = (
+        textures.textures(prompts, torch.full((120,), grain), keyed_generator(2)) for grain in (0.3, 0.6, 1, 1.5, 2.5)
+    )
+    near = [float((head.cls_features(images) @ pole).mean()) for images in shown]
+    assert near[0] < near[1] < near[2] > near[3] > near[4]
+    assert not list(backbone.parameters())
+
+
+def test_the_latest_checkpoint_that_is_not_clearly_worse_is_kept() -> None:
+    world = textures.new_world(1, base_steps=1, images=24, detector_steps=1)
+    size = realgen.Size(watch_every=1, patience=2, tolerance=0.05)
+    game = realgen.Game("safeguarded", world, size, 1)
+    game.adversaries, trainer = [], SimpleNamespace(best_step=0)
+    scores = iter([0.1, 0.5, 0.47, 0.3, 0.6, 0.2, 0.2])
+    game.watch = HackingWatch(
+        lambda: world.test[:12], [0] * 12, {"judge": lambda images: torch.full((12,), next(scores))},
+        {"judge": "validation"}, patience=None,
+    )  # fmt: skip
+    game.watch.measure(0)
+    found = []
+    for step in range(1, 7):
+        found.append(game.on_step_end(trainer, step, {}))
+        trainer.best_step = step if found[-1] == "best" else trainer.best_step
+    assert found == ["best", "best", None, "best", None, "stop"]
 
 
 def test_an_arena_of_one_order_is_biased() -> None:

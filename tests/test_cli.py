@@ -36,7 +36,7 @@ def place(tmp_path, monkeypatch):
     """An empty working directory, and the counting system in the catalogue."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(catalogue, "_SYSTEMS", (*catalogue._SYSTEMS, COUNTING))
+    monkeypatch.setattr(catalogue, "SYSTEMS", (*catalogue.SYSTEMS, COUNTING))
     counting_recipe.calls.clear()
     counting_recipe.interrupt.clear()
     return tmp_path
@@ -78,7 +78,7 @@ def test_list_shows_what_there_is():
     for name in ("realgen", "flow-grpo", "adv-grpo", "counting", "clip_score", "answer_format", "realbench"):
         assert name in output
     content = json.loads(good("list", "--json").stdout)
-    assert [s["slug"] for s in content["systems"]] == [s.slug for s in catalogue._SYSTEMS]
+    assert [s["slug"] for s in content["systems"]] == [s.slug for s in catalogue.SYSTEMS]
     assert all(s["title"] and s["claim"] and s["source"] for s in content["systems"])
     # A reward without a summary is one whose target the catalogue has wrong, or that nobody documented.
     assert all(entry["summary"] for kind in ("rewards", "benchmarks") for entry in content[kind])
@@ -97,7 +97,7 @@ def test_help_and_list_load_nothing_heavy(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("system", [s for s in catalogue._SYSTEMS if s.how == "run"], ids=lambda s: s.slug)
+@pytest.mark.parametrize("system", [s for s in catalogue.SYSTEMS if s.how == "run"], ids=lambda s: s.slug)
 def test_every_system_can_be_run_and_checked(system):
     recipe = find_recipe(system)
     assert recipe.CONFIG() is not None and callable(recipe.run)
@@ -493,7 +493,7 @@ HERE = Path(__file__).parents[1]
 
 
 def test_documentation_of_every_system_exists():
-    for system in catalogue._SYSTEMS[:-1]:
+    for system in catalogue.SYSTEMS[:-1]:
         page, _, section = system.docs.partition("#")
         assert f"## {section}\n" in (HERE / page).read_text(encoding="utf-8")
         assert system.source in (HERE / page).read_text(encoding="utf-8")

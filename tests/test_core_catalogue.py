@@ -111,7 +111,7 @@ def test_a_file_of_ones_own(tmp_path, monkeypatch):
 
 def test_everything_of_ours_exists():
     targets = [*catalogue._REWARDS.values(), *catalogue._BENCHMARKS.values()]
-    targets += [system.target for system in catalogue._SYSTEMS if system.target]
+    targets += [system.target for system in catalogue.SYSTEMS if system.target]
     for target in targets:
         module, _, attribute = target.partition(":")
         spec = importlib.util.find_spec(module)
@@ -122,5 +122,5 @@ def test_everything_of_ours_exists():
             for alias in getattr(node, "names", [node])
         }
         assert attribute in names, f"{target}: {module} does not define {attribute}"
-    slugs = [system.slug for system in catalogue._SYSTEMS]
+    slugs = [system.slug for system in catalogue.SYSTEMS]
     assert len(slugs) == len(set(slugs))

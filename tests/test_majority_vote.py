@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 
 from guerdon.core.errors import GuerdonError
-from guerdon.metrics.majority_vote import majority_vote, majority_right
+from guerdon.metrics.majority_vote import majority_right, majority_vote
 
 
 def test_facts() -> None:

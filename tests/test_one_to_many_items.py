@@ -49,8 +49,8 @@ def rated(name: int, label: Any, text: str = "x", **more: Any) -> dict[str, Any]
 
 def test_rated_rows(tmp_path: Path) -> None:
     rows = [
-        rated(0, False, "a"), rated(0, True, "b", answer="18", model="small"), rated(0, True, "c"), rated(0, False, "d"),
-        rated(1, True), rated(1, True), rated(2, False),
+        rated(0, False, "a"), rated(0, True, "b", answer="18", model="small"), rated(0, True, "c"),
+        rated(0, False, "d"), rated(1, True), rated(1, True), rated(2, False),
     ]  # fmt: skip
     found = load_one_to_many(written(tmp_path, rows, "rows.jsonl"))
     (item,) = found.items

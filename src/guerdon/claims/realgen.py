@@ -4,7 +4,8 @@ The experiment of the system's card, small: a tiny flow model of textures (`text
 (A) GRPO on detectors, with the safeguards and without, against a preference for smooth pictures and a random reward.
 The safeguards: detectors that learnt from corrupted negatives and go on learning from the policy's pictures, a KL term,
 and a validation judge of another family that stops the run and chooses its checkpoint. The held-out judge, of a fourth
-family, only measures. The full recipe's blurred and noised views of a picture are left out (see `new_world`).
+family, only measures. "frozen, robust" is the paper's first version: corrupted negatives, no updates, no validation; no
+check rests on it. The full recipe's blurred and noised views of a picture are left out (see `new_world`).
 (B) A prompt rewriter that chooses among phrases, the generator frozen. (C) An arena that shows one order only.
 """
 
@@ -34,7 +35,6 @@ from guerdon.claims.experiment import (
     effect_of,
 )
 from guerdon.claims.textures import (
-    CORRUPTED,
     HELD_OUT,
     STYLES,
     TRAINING,
@@ -44,6 +44,7 @@ from guerdon.claims.textures import (
     alignment,
     content_error,
     content_right,
+    corrupted,
     eight_bit,
     grpo_settings,
     many,
@@ -54,6 +55,7 @@ from guerdon.claims.textures import (
 from guerdon.core.progress import progress as default_progress
 from guerdon.metrics.arena import win_rate
 from guerdon.metrics.diversity import diversity
+from guerdon.models.detectors.corruptions import blur
 from guerdon.models.detectors.small import p_real
 from guerdon.objectives.surrogate import clipped_surrogate
 from guerdon.policies.rollout import keyed_generator
@@ -70,28 +72,33 @@ CLAIM = (
     "detector rewards, made hard to hack, move a generator towards real pictures by a judge that was never a reward; "
     "frozen naive detectors are hacked, and a preference for smoothness does not help"
 )
-ARMS = ("safeguarded", "frozen, naive", "without alignment", "smoothness", "random reward")
+ARMS = ("safeguarded", "frozen, robust", "frozen, naive", "without alignment", "smoothness", "random reward")
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large the experiment is; ``drawn`` images an evaluation, ``watched`` images a look of the hacking watch."""
+    """How large the experiment is; ``drawn`` images an evaluation, ``watched`` images a look of the hacking watch.
 
-    base_steps: int = 800
+    tolerance: how far below the best validation score a checkpoint may be and still replace it (two standard errors of
+    a look's mean). patience: looks further below, in a row, that stop the run.
+    """
+
+    base_steps: int = 600
     images: int = 384
-    detector_steps: int = 400
+    detector_steps: int = 300
     steps: int = 96
     group: int = 8
-    groups: int = 12
-    watch_every: int = 4
-    patience: int = 6
+    groups: int = 8
+    watch_every: int = 6
+    patience: int = 4
+    tolerance: float = 0.05
     watched: int = 96
     drawn: int = 256
     fresh_steps: int = 150
     rewriter_steps: int = 12
-    lr: float = 4e-4
+    lr: float = 6e-4
     adversary_lr: float = 1e-3
-    kl_weight: float = 1e-4
+    kl_weight: float = 4e-4
 
 
 class Game:
@@ -108,13 +115,14 @@ class Game:
             self.adversaries = [
                 AdversarialDetector(
                     copy.deepcopy(world.robust[family]), steps_per_update=2, batch_size=32, lr=size.adversary_lr,
-                    ema_decay=0.9, corrupted=CORRUPTED, augment_both=False, seed=seed, name=family,
+                    ema_decay=0.9, corrupted=0.0, augment_both=False, seed=seed, name=family,
                 )
                 for family in TRAINING
             ]  # fmt: skip
             terms = {a.name: (ScoreReward(a, a.name, range=(0.0, 1.0)), 1.0) for a in self.adversaries}
-        elif arm == "frozen, naive":
-            terms = {family: (DetectorReward(world.naive[family], name=family), 1.0) for family in TRAINING}
+        elif arm.startswith("frozen"):
+            frozen = world.robust if arm == "frozen, robust" else world.naive
+            terms = {family: (DetectorReward(frozen[family], name=family), 1.0) for family in TRAINING}
         else:
             terms = {"control": (smoothness if arm == "smoothness" else random_reward, 1.0)}
         if arm != "without alignment":
@@ -126,17 +134,21 @@ class Game:
         return self.bank.score(prompts, self.images)
 
     def on_step_end(self, trainer: DiffusionTrainer, step: int, metrics: dict[str, float]) -> Verdict:
-        rows = torch.randint(
-            len(self.world.real), (len(self.images),), generator=keyed_generator(self.seed, step, "real")
-        )
+        generator, count = keyed_generator(self.seed, step, "real"), len(self.images)
         for adversary in self.adversaries:
-            adversary.update(self.world.real[rows], self.images, step=step - 1)
+            rows = torch.randint(len(self.world.real), (2 * count,), generator=generator)
+            negatives = [self.images, corrupted(self.world.real[rows[: count // 2]], generator)]
+            adversary.update(self.world.real[rows[count // 2 :]], torch.cat(negatives), step=step - 1)
         if self.watch is None or step % self.size.watch_every:
             return None
-        self.watch.measure(step)
+        row = self.watch.measure(step)
         if not self.safe:
             return None
-        return "best" if self.watch.best()["step"] == step else "stop" if self.watch.exhausted() else None
+        # The latest checkpoint that is not clearly worse: two looks differ by as much as this when nothing changed.
+        least = self.watch.validation(self.watch.best()) - self.size.tolerance
+        if self.watch.eligible(row) and self.watch.validation(row) >= least:
+            return "best"
+        return "stop" if step - trainer.best_step >= self.size.patience * self.size.watch_every else None
 
     def paid(self, images: Tensor) -> float:
         """Mean P(real) that the arm's own training detectors give; the naive ones where it has none."""
@@ -187,7 +199,8 @@ def drawn(world: World, size: Size, policy: Any) -> Tensor:
 
 def measured(world: World, images: Tensor, size: Size, seed: int) -> dict[str, float]:
     """held-out: mean P(real) of the judge that no one climbed or chose by; fresh: accuracy of a new detector (0.5: the
-    pictures pass as real); content: `content_error`; right: share of `content_right`; diversity within a prompt."""
+    pictures pass as real); content: `content_error`; right: share of `content_right`; diversity within a prompt, of
+    blurred pictures, since more grain is not more variety."""
     prompts = many(USER_PROMPTS, len(images))
     return {
         "held-out": float(p_real(world.robust[HELD_OUT], images).mean()),
@@ -197,7 +210,7 @@ def measured(world: World, images: Tensor, size: Size, seed: int) -> dict[str, f
         ),
         "content": float(content_error(prompts, images).mean()),
         "right": float(content_right(prompts, images).mean()),
-        "diversity": diversity(images, prompts),
+        "diversity": diversity(blur(images, 1.2), prompts),
     }
 
 
@@ -290,7 +303,10 @@ def _result(seeds: list[int], arms: dict[str, Arm], battle: Arm, seconds: float)
     gain = difference(safe, base, "held-out")
     control = max(difference(arms[name], base, "held-out").value for name in ("smoothness", "random reward"))
     drop = naive.values("peak") - naive.values("held-out")
-    alike = {arm.name: effect_of(arm.values("diversity") / base.values("diversity")) for arm in (safe, naive)}
+    # A gain counts as no loss: the spread of gains between seeds must not hide that nothing was lost.
+    kept = {
+        arm.name: effect_of(np.minimum(arm.values("diversity") / base.values("diversity"), 1)) for arm in (safe, naive)
+    }
     checks = [
         above("safeguarded detectors raise the held-out judge", gain),
         *(
@@ -305,7 +321,7 @@ def _result(seeds: list[int], arms: dict[str, Arm], battle: Arm, seconds: float)
         above("while the held-out judge falls from its peak", effect_of(drop)),
         above("and a fresh detector sees through it nearly always", effect_of(naive.values("fresh")), 0.95),
         above("safeguarded beats frozen by the held-out judge", difference(safe, naive, "held-out")),
-        above("diversity stays", alike[safe.name], 0.9),
+        above("diversity does not fall", kept[safe.name], 0.9),
         above("the content stays right", effect_of(safe.values("right") / base.values("right")), 0.9),
         above("without the alignment reward the content error is higher", difference(loose, safe, "content")),
         above("the rewriter alone raises the held-out judge", difference(stage1, base, "held-out")),
@@ -318,7 +334,7 @@ def _result(seeds: list[int], arms: dict[str, Arm], battle: Arm, seconds: float)
         arms_section("P(real) by the held-out judge, and what else changed", list(arms.values()), measures),
         arms_section("arena", [battle], ["one order", "both orders"]),
     ]
-    notes = [f"diversity over the base's: safeguarded {alike[safe.name]}, frozen {alike[naive.name]}"]
+    notes = [f"diversity kept of the base's: safeguarded {kept[safe.name]}, frozen, naive {kept[naive.name]}"]
     return ClaimResult(
         SLUG, CLAIM, "P(real) by the held-out judge, safeguarded less base", gain, control, checks,
         [*arms.values(), battle], seeds, seconds, sections, notes,

@@ -10,10 +10,21 @@ import typer
 from typer.core import TyperGroup
 
 from guerdon import __version__
+from guerdon.cli.bench import bench
+from guerdon.cli.options import (
+    DEBUG,
+    Debug,
+    Json,
+    JudgeModel,
+    Mode,
+    Model,
+    OutFolder,
+    RewardOption,
+    Settings,
+    SkipBadRows,
+)
 from guerdon.cli.output import Interrupted, tell
 from guerdon.core.errors import GuerdonError
-
-_DEBUG = "guerdon.debug"
 
 
 class Commands(TyperGroup):
@@ -26,7 +37,7 @@ class Commands(TyperGroup):
             if isinstance(error, BrokenPipeError):
                 sys.stdout = open("/dev/null", "w")  # noqa: SIM115 - so that Python's own flush at exit stays silent
                 raise typer.Exit(141) from None
-            if ctx.meta.get(_DEBUG):
+            if ctx.meta.get(DEBUG):
                 raise
             tell(f"error: {error}")
             raise typer.Exit(2) from None
@@ -43,26 +54,13 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-bench = typer.Typer(help="Grade a model by a benchmark.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(bench, name="bench")
-
-
-def _set_debug(ctx: typer.Context, value: bool) -> None:
-    if value:
-        ctx.meta[_DEBUG] = True
 
 
 def _print_version(value: bool) -> None:
     if value:
         print(f"guerdon {__version__}")
         raise typer.Exit()
-
-
-Debug = Annotated[
-    bool, typer.Option("--debug", callback=_set_debug, expose_value=False, help="Show the traceback of an error.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Set rows that cannot be read aside.")]
 
 
 @app.callback()
@@ -174,37 +172,6 @@ def inspect(
     inspect_pairs(file, column or [], benchmark or [], limit, out, skip=skip_bad_rows, as_json=json)
 
 
-@bench.command()
-def realbench(
-    images: Annotated[Path, typer.Option(help="The folder of images to grade.")],
-    reference: Annotated[Path | None, typer.Option(help="A folder of photographs.")] = None,
-    against: Annotated[Path | None, typer.Option(help="A folder of another model's images.")] = None,
-    prompts: Annotated[Path | None, typer.Option(help="A text file, one prompt an image.")] = None,
-    detectors: Annotated[
-        str | None, typer.Option(help="By commas: folders of saved detectors, or rewards; NAME=DETECTOR names one.")
-    ] = None,
-    training: Annotated[str | None, typer.Option(help="Names of those that were in the training reward.")] = None,
-    judge: Annotated[
-        str | None, typer.Option(help="detector:NAME, a model's folder or hub id, or the URL of an endpoint.")
-    ] = None,
-    judge_model: Annotated[str | None, typer.Option(help="The model that an endpoint should use.")] = None,
-    codec: Annotated[str, typer.Option(help="png, jpeg:QUALITY, or none.")] = "jpeg:90",
-    size: Annotated[str, typer.Option(help="Pixels a side, auto, or none.")] = "auto",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="DETECTOR.KEY=VALUE", help="Configure a detector.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for tables and verdicts; a second run resumes.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the intervals.")] = 0,
-    json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """RealBench: how real do images look to detectors and to a judge?"""
-    from guerdon.cli.grading import Judging, grade_images
-
-    judging = Judging(detectors, training, judge, judge_model, set_ or [])
-    grade_images(images, reference, against, prompts, judging, codec, size, out, seed, as_json=json)
-
-
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")], debug: Debug = False
@@ -213,3 +180,78 @@ def report(
     from guerdon.cli.running import print_report
 
     print_report(folder)
+
+
+@app.command()
+def audit(
+    model: Model = None,
+    reward: RewardOption = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Preference pairs, or prompts with a column solution; default the embedded items."),
+    ] = None,
+    attacks: Annotated[str | None, typer.Option(help="By commas: attacks or families; default all.")] = None,
+    fail_above: Annotated[
+        float | None, typer.Option(help="Exit status 1 where an attack works more often than this share.")
+    ] = None,
+    items: Annotated[int, typer.Option(min=2, help="Prompts to attack on.")] = 48,
+    kind: Annotated[str, typer.Option(help="auto, preference or verifier.")] = "auto",
+    threshold: Annotated[float, typer.Option(help="A verifier accepts from this score on.")] = 0.5,
+    quantile: Annotated[
+        float | None, typer.Option(help="A bad answer passes above this quantile of honest answers, not its own.")
+    ] = None,
+    budget: Annotated[int, typer.Option(min=1, help="Rows that one search may score.")] = 2000,
+    column: Annotated[list[str] | None, typer.Option(metavar="OURS=THEIRS", help="Rename a column of --data.")] = None,
+    judge_model: JudgeModel = None,
+    mode: Mode = None,
+    set_: Settings = None,
+    list_attacks: Annotated[bool, typer.Option("--list", help="Show the attacks and do nothing.")] = False,
+    out: OutFolder = None,
+    seed: Annotated[int, typer.Option(help="The random seed.")] = 0,
+    skip_bad_rows: SkipBadRows = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Attack a reward, a judge or a verifier: how often is it fooled, and by what?"""
+    from guerdon.cli import auditing
+
+    if list_attacks:
+        auditing.list_attacks(as_json=json)
+        return
+    audited = auditing.Audited(model, reward, judge_model, mode, set_ or [])
+    against = auditing.Against(data, column or [], kind, items, threshold, quantile, budget, skip_bad_rows)
+    if not auditing.audit_subject(audited, against, attacks, fail_above, out, seed, as_json=json):
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[REWARD]...", help="Two or more rewards.")] = None,
+    mdp: Annotated[
+        str | None, typer.Option(help="A world with rewards: a JSON or NPZ file, or the name of a built-in one.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Prompts with several completions each, or preference pairs.")
+    ] = None,
+    set_: Settings = None,
+    out: OutFolder = None,
+    prompt_column: Annotated[str | None, typer.Option(help="Default: prompt.")] = None,
+    completion_column: Annotated[str | None, typer.Option(help="Default: completion, or image.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows a call of the rewards.")] = 32,
+    limit: Annotated[int | None, typer.Option(min=1, help="Read no more than so many rows.")] = None,
+    deadline: Annotated[float | None, typer.Option(help="Seconds a sample may take.")] = None,
+    max_failure_rate: Annotated[float, typer.Option(min=0, max=1, help="Stop above this share of failures.")] = 0.1,
+    skip_bad_rows: SkipBadRows = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Discard the scores that are in --out.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the intervals.")] = 0,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Compare rewards: do they ask for the same behaviour?"""
+    from guerdon.cli import comparing
+
+    comparing.compare(
+        names or [], mdp, data, set_ or [], out=out, prompt_column=prompt_column, completion_column=completion_column,
+        batch_size=batch_size, limit=limit, deadline=deadline, max_failure_rate=max_failure_rate,
+        skip_bad_rows=skip_bad_rows, overwrite=overwrite, showing=comparing.Showing(seed=seed), as_json=json,
+    )  # fmt: skip

@@ -14,10 +14,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from guerdon.core.errors import GuerdonError, unknown
+from guerdon.core.number_words import in_words
 
 __all__ = [
-    "CLOSINGS", "Closing", "Form", "Problem", "Solution", "Step", "TEMPLATES", "correct_solution", "solution_text",
-    "verifier_rows", "word_problem", "word_problems", "wrong_solution",
+    "CLOSINGS", "Closing", "Form", "OPENERS", "Problem", "Shown", "Solution", "Step", "TEMPLATES", "correct_solution",
+    "opened", "solution_text", "verifier_rows", "word_problem", "word_problems", "wrong_solution",
 ]  # fmt: skip
 
 Form = Literal["question", "paraphrase", "held_out"]
@@ -26,7 +27,15 @@ CLOSINGS: dict[str, str] = {
     "sentence": "The answer is {}.", "marked": "#### {}", "boxed": "So the final answer is \\boxed{{{}}}.",
     "letter": "A: {}", "bare": "{}",
 }  # fmt: skip
+Shown = Literal["whole", "final_step", "answer"]
 Slip = Literal["slip", "operation", "unfinished", "misread"]
+
+OPENERS: tuple[str, ...] = (
+    "Let us think.", "First we look at what is given.", "To begin, the question is read again.",
+    "We go through it slowly.", "Here is how it works out.", "There are a few things to work out.",
+    "This can be done one thing at a time.", "We write down what we know.",
+)  # fmt: skip
+"""Sentences that begin a solution and say nothing; none is a published master key."""
 
 _NAMES = ("Ada", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gina", "Hugo", "Ines", "Jon", "Kaya", "Leo", "Mona", "Nils")
 _THINGS = ("pens", "apples", "stamps", "marbles", "shells", "cards", "books", "coins", "buttons", "pears")
@@ -266,28 +275,60 @@ def solution_text(solution: Solution, *, closing: Closing = "sentence", between:
 
 
 def verifier_rows(
-    problems: Sequence[Problem], seed: int, *, right: float = 0.5, form: Form = "question",
+    problems: Sequence[Problem],
+    seed: int,
+    *,
+    right: float = 0.5,
+    form: Form = "question",
+    shown: Shown = "whole",
+    openers: tuple[float, float] = (0.0, 0.0),
+    worded: float = 0.0,
     closings: Sequence[Closing] = ("sentence", "marked", "letter"),
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[dict[str, Any]]:
     """A row a problem for a verifier: {"question", "reference", "response", "label"}, the label "YES" or "NO".
 
-    right: probability of a right response. The response is a worked solution that ends in one of ``closings``.
+    right:    probability of a right response.
+    shown:    "whole": all steps and one of ``closings``; "final_step": the last step, or the closing alone;
+              "answer": the closing.
+    openers:  probabilities that a right and a wrong response begin with a sentence that says nothing (`opened`).
+    worded:   probability that a right response gives its answer in words, which a comparison of digits cannot see; of
+              answers below a thousand.
+
+    Raises GuerdonError for what is no probability, or an unknown form, closing or way to show.
     """
-    if not 0 <= right <= 1:
-        raise GuerdonError(f"right must be a probability, got {right}")
-    rng = np.random.default_rng([seed, len(problems)])
+    for name, share in (("right", right), ("openers", openers[0]), ("openers", openers[1]), ("worded", worded)):
+        if not 0 <= share <= 1:
+            raise GuerdonError(f"{name} must be a probability, got {share}")
+    if shown not in get_args(Shown):
+        raise unknown("way to show a response", shown, get_args(Shown))
     rows = []
     for place, problem in enumerate(problems):
+        rng = np.random.default_rng([seed, place, *problem.numbers.values()])
         good = bool(rng.random() < right)
-        solution = problem.solution if good else wrong_solution(problem, seed + place)
+        solution = problem.solution if good else wrong_solution(problem, int(rng.integers(2**31)))
         closing = closings[int(rng.integers(len(closings)))]
+        if good and solution.answer < 1000 and rng.random() < worded:
+            steps = list(map(str, solution.steps[:-1])) if shown == "whole" else []
+            response = "\n".join([*steps, f"That makes {in_words(solution.answer)}."])
+        elif shown == "whole":
+            response = solution_text(solution, closing=closing)
+        else:
+            step_alone = shown == "final_step" and rng.random() < 0.5
+            response = str(solution.steps[-1]) if step_alone else CLOSINGS[closing].format(solution.answer)
+        if rng.random() < openers[0 if good else 1]:
+            response = opened(response, int(rng.integers(2**31)))
         rows.append(
             {
-                "question": problem.told(form), "reference": str(problem.answer),
-                "response": solution_text(solution, closing=closing), "label": "YES" if good else "NO",
+                "question": problem.told(form), "reference": str(problem.answer), "response": response,
+                "label": "YES" if good else "NO",
             }
         )  # fmt: skip
     return rows
+
+
+def opened(response: str, seed: int) -> str:
+    """``response`` behind one of ``OPENERS``, drawn by ``seed``, on a line of its own."""
+    return f"{OPENERS[np.random.default_rng(seed).integers(len(OPENERS))]}\n{response}"
 
 
 def _computed(operation: str, left: int, right: int) -> int | None:

@@ -4,158 +4,50 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import re
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 from guerdon.core.errors import GuerdonError, nearest, unknown
+from guerdon.core.systems import SYSTEMS, System
 
-
-@dataclass(frozen=True)
-class System:
-    """A published system and how it is used here.
-
-    slug:    its name on the command line.
-    title, source:  the paper's title, and where it is published.
-    how:     "run", "bench", "compare", "audit", or the name of its reward.
-    claim:   its central claim in one sentence.
-    docs:    its documentation page, relative to the repository.
-    target:  "module:attribute" of its recipe, benchmark or reward; "" where ``how`` alone says it.
-    """
-
-    slug: str
-    title: str
-    source: str
-    how: str
-    claim: str
-    docs: str
-    target: str = ""
-
-    @property
-    def module(self) -> str:
-        """Name of its modules in recipes/ and claims/: the slug with an underscore for all that no name may hold."""
-        return re.sub(r"\W", "_", self.slug)
-
-
-# Targets are strings: the catalogue lies below everything that it lists, and listing must import none of it.
-# A run system without a target has the recipe that its slug names.
-_SYSTEMS: tuple[System, ...] = (
-    System(
-        slug="realgen",
-        title="RealGen: Photorealistic Text-to-Image Generation via Detector-Guided Rewards",
-        source="arXiv 2512.00473",
-        how="run",
-        claim="Rewards by detectors of generated images make a generator's pictures look real to detectors that took "
-        "no part in the training, where rewards for preference do not.",
-        docs="docs/systems.md#realgen",
-    ),
-    System(
-        slug="flow-grpo",
-        title="Flow-GRPO: Training Flow Matching Models via Online RL",
-        source="arXiv 2505.05470",
-        how="run",
-        claim="A flow model sampled by an SDE with the same marginals as its ODE can be trained by group-relative "
-        "policy gradients, in few denoising steps, and keeps the gain when it is sampled in many.",
-        docs="docs/systems.md#flow-grpo",
-    ),
-    System(
-        slug="adv-grpo",
-        title="The Image as Its Own Reward: Reinforcement Learning with Adversarial Reward for Image Generation",
-        source="arXiv 2511.20256",
-        how="run",
-        claim="A reward model that keeps learning to tell reference images from the generator's own cannot be hacked "
-        "as a frozen one is, and needs no KL term to hold the generator near the references.",
-        docs="docs/systems.md#adv-grpo",
-    ),
-    System(
-        slug="skywork-reward-v2",
-        title="Skywork-Reward-V2: Scaling Preference Data Curation via Human-AI Synergy",
-        source="arXiv 2507.01352",
-        how="run",
-        claim="A plain Bradley-Terry reward model gains from many more preference pairs only if they are curated: "
-        "pairs kept because a gold model and a second judge agree raise its accuracy, as many uncurated ones do not.",
-        docs="docs/systems.md#skywork-reward-v2",
-    ),
-    System(
-        slug="secrets-rlhf-2",
-        title="Secrets of RLHF in Large Language Models Part II: Reward Modeling",
-        source="arXiv 2401.06080",
-        how="run",
-        claim="The vote of an ensemble measures each preference pair's strength, and flipping, softening or margins by "
-        "it make the reward model trained on noisy pairs more accurate, which random flips do not; MetaRM's step tells "
-        "apart answers of a policy that has moved on.",
-        docs="docs/systems.md#secrets-rlhf-2",
-    ),
-    System(
-        slug="reward-topology-tree",
-        title="Reward Generalization in RLHF: A Topological Perspective",
-        source="arXiv 2402.10184",
-        how="run",
-        claim="Pairs of answers that share prefixes (a tree) train a better reward model than pairs of independent "
-        "answers at equal annotated tokens, where comparing what differs is what makes annotation noisy.",
-        docs="docs/systems.md#reward-topology-tree",
-    ),
-    System(
-        slug="contrast-instructions",
-        title="The Trickle-down Impact of Reward (In-)consistency on RLHF",
-        source="arXiv 2309.16155",
-        how="run",
-        claim="A reward model of high preference accuracy can fail to tell which of two similar instructions an answer "
-        "belongs to; training on crossed pairs mends it.",
-        docs="docs/systems.md#contrast-instructions",
-    ),
-    System(
-        slug="polar",
-        title="Pre-Trained Policy Discriminators are General Reward Models",
-        source="arXiv 2507.05197",
-        how="run",
-        claim="A reward model pre-trained without labels to tell whether two trajectories come from one policy needs "
-        "few ranked triples to judge candidates against a reference, more accurately than without pre-training.",
-        docs="docs/systems.md#polar",
-    ),
-    System(
-        slug="basereward",
-        title="BaseReward: A Strong Baseline for Multimodal Reward Model",
-        source="arXiv 2509.16127",
-        how="run",
-        claim="A two-layer SiLU reward head beats a linear one, and more layers add nothing, where quality is not a "
-        "linear function of the features.",
-        docs="docs/systems.md#basereward",
-    ),
-    System(
-        slug="ixc-2.5-reward",
-        title="InternLM-XComposer2.5-Reward: A Simple Yet Effective Multi-Modal Reward Model",
-        source="arXiv 2501.12368",
-        how="run",
-        claim="Dropping pairs whose chosen answer is much longer than the rejected one takes the length bias of the "
-        "labels out of the reward model, where dropping as many at random does not.",
-        docs="docs/systems.md#ixc-2.5-reward",
-    ),
-)
 _REWARDS: dict[str, str] = {
     "answer_format": "guerdon.rewards.text.answer_tags:answer_format",
     "answer_present": "guerdon.rewards.text.answer_tags:answer_present",
     "clip_score": "guerdon.rewards.image.clip:CLIPScore",
+    "confidence_masked": "guerdon.rewards.confidence:load",
+    "detectability": "guerdon.rewards.text.reward_detector:load",
     "detector": "guerdon.rewards.image.from_files:detector",
     "effort": "guerdon.rewards.image.from_files:effort",
     "long_clip": "guerdon.rewards.image.clip:LongCLIPScore",
     "max_similarity": "guerdon.rewards.image.from_files:max_similarity",
     "omniaid": "guerdon.rewards.image.from_files:omniaid",
     "pick_score": "guerdon.rewards.image.clip:PickScore",
+    "reference_verifier": "guerdon.rewards.text.reference_verifier:load",
+    "regex_verifier": "guerdon.rewards.text.final_answer:regex_verifier",
     "reward_model": "guerdon.rewards.model:load",
+    "rule_verifier": "guerdon.rewards.text.final_answer:rule_verifier",
     "token_contrast": "guerdon.rewards.image.token_contrast:TokenContrastScorer",
     "visual_quality": "guerdon.rewards.image.visual_quality:VisualQuality",
 }
-_BENCHMARKS: dict[str, str] = {"realbench": "guerdon.benchmarks.realbench:realbench"}
+_BENCHMARKS: dict[str, str] = {
+    "lvis": "guerdon.benchmarks.lvis:lvis",
+    "mrmbench": "guerdon.benchmarks.mrmbench:MRMBench",
+    "overoptimisation": "guerdon.comparisons.overoptimisation:overoptimisation",
+    "pairs": "guerdon.benchmarks.rewardbench_1:graded_pairs",
+    "realbench": "guerdon.benchmarks.realbench:realbench",
+    "remodetect": "guerdon.benchmarks.remodetect:detect",
+    "rewardbench-1": "guerdon.benchmarks.rewardbench_1:rewardbench_1",
+    "rewardbench-2": "guerdon.benchmarks.rewardbench_2:rewardbench_2",
+    "rewardmath": "guerdon.benchmarks.rewardmath:rewardmath",
+}
 
 
 def systems() -> dict[str, System]:
     """Systems by slug: ours, then those of the entry-point group ``guerdon.systems`` (each a ``System``)."""
-    found = {system.slug: system for system in _SYSTEMS}
+    found = {system.slug: system for system in SYSTEMS}
     for point in _announced("guerdon.systems", found):
         system = _load(point)
         if not isinstance(system, System):

@@ -75,7 +75,7 @@ class OneToMany:
 
     @property
     def chance(self) -> float:
-        """What a random order gives for ``acc_by_lot``, and without ties for ``acc``: the mean of 1 / K over measured items."""
+        """What a random order gives for ``acc_by_lot``, and without ties for ``acc``: the mean of 1 / K."""
         return _mean(1.0 / (1 + self.wrong[self.measured]))
 
     @property

@@ -31,8 +31,8 @@ class LinearProbe:
                          cross-entropy; one epoch of AdamW in batches of 128, rate 5e-5 with a cosine to 0, betas (0.9,
                          0.95), weight decay 0.1, gradients of at most norm 1, from torch's random start, read after
                          ``steps`` optimiser steps. A weight moves by no more than the sum of the rates, about 0.003,
-                         from a random start of size 1 / sqrt(d): what is carried by few coordinates of a narrow state is
-                         not learnt, and the score hangs on ``seed``. Report it beside the other, over seeds.
+                         from a random start of size 1 / sqrt(d): what few coordinates of a narrow state carry is not
+                         learnt, and the score hangs on ``seed``. Report it beside the other, over seeds.
 
     classes:  at least 2. bias: None for the recipe's own. inverse_penalty: scikit-learn's C, of "converged" alone.
     steps:    of "paper" alone: where in the epoch the probe is read; None: at its end.

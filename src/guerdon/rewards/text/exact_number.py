@@ -19,6 +19,8 @@ import re
 import unicodedata
 from fractions import Fraction
 
+from guerdon.core.number_words import from_words
+
 __all__ = ["MOST_CHARACTERS", "plain_text", "read_number"]
 
 MOST_CHARACTERS = 200
@@ -48,17 +50,6 @@ _TOKEN = re.compile(
     r"|(?P<name>\\frac|\\sqrt)|(?P<mark>\*\*|[-+*/^(){}]))",
     re.ASCII,
 )
-_ONES = {
-    word: number
-    for number, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen".split()
-    )
-}
-_TENS = {
-    word: 10 * number
-    for number, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2)
-}
 
 
 class _NoNumber(Exception):
@@ -81,38 +72,14 @@ def read_number(text: str) -> Fraction | None:
     if len(text) > MOST_CHARACTERS:
         return None
     plain = plain_text(text).strip()
-    in_words = _words(plain)
-    if in_words is not None:
-        return in_words
+    if (named := from_words(plain)) is not None:
+        return Fraction(named)
     for command, written in _COMMANDS:
         plain = command.sub(written, plain)
     try:
         return _Reader(plain).whole()
     except _NoNumber:
         return None
-
-
-def _words(text: str) -> Fraction | None:
-    words = text.casefold().replace("-", " ").split()
-    sign = 1
-    if words and words[0] in ("minus", "negative"):
-        sign, words = -1, words[1:]
-    if not words or len(words) > 6:
-        return None
-    total = 0
-    if len(words) >= 2 and words[1] == "hundred" and 1 <= _ONES.get(words[0], 0) <= 9:
-        total, words = 100 * _ONES[words[0]], words[2:]
-        if words[:1] == ["and"]:
-            words = words[1:]
-            if not words:
-                return None
-        if not words:
-            return Fraction(sign * total)
-    if len(words) == 2 and words[0] in _TENS and 1 <= _ONES.get(words[1], 0) <= 9:
-        return Fraction(sign * (total + _TENS[words[0]] + _ONES[words[1]]))
-    if len(words) == 1 and (words[0] in _TENS or words[0] in _ONES):
-        return Fraction(sign * (total + _TENS.get(words[0], 0) + _ONES.get(words[0], 0)))
-    return None
 
 
 class _Reader:
