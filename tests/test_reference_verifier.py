@@ -14,10 +14,11 @@ from guerdon.core.outcome import Failed
 from guerdon.core.runs import RunFolder
 from guerdon.models.chat import LocalChat
 from guerdon.models.reference_verifier import TEMPLATES, ReferenceVerifier, read_word
-from guerdon.models.tiny_causal import repeated_lists, tiny_causal
+from guerdon.models.tiny_causal import tiny_causal
 from guerdon.recipes.one_token_to_fool import CONFIG
 from guerdon.rewards.text.reference_verifier import ReferenceVerifierReward, load
 from guerdon.trainers import verdict_tuning
+from guerdon.trainers.comparing import teach_to_compare
 from guerdon.trainers.verdict_tuning import TuningConfig, tune_verifier, verdict_sequences
 
 ROWS = verifier_rows(word_problems(24, 3), 3, shown="final_step")
@@ -169,13 +170,14 @@ def test_training_and_stopping(tmp_path: Path) -> None:
     assert said == pytest.approx(ends[0].score(*columns(ROWS)), abs=1e-6) and "probability" in paid.identity()
 
 
-def test_lists_that_are_said_twice() -> None:
-    _, tokenizer = tiny_causal(["one two three four five"] * 3, hidden=32)
-    rows = repeated_lists(tokenizer, ["one", "two", "three"], 5, each=3)
-    assert len(rows) == 5 and rows == repeated_lists(tokenizer, ["one", "two", "three"], 5, each=3)
-    first, second = tokenizer.decode(rows[0]["input_ids"]).split("\n")
-    assert first.split()[:3] == second.split()[:3] and rows[0]["labels"] == rows[0]["input_ids"]
-    with pytest.raises(GuerdonError, match="need 2"):
-        repeated_lists(tokenizer, ["one"], 5)
+def test_a_model_learns_to_compare() -> None:
+    verifier = fresh()
+    answers = [str(number) for number in range(1, 5)]
+    losses = teach_to_compare(verifier, answers, said=("The answer is {}.", "{}"), steps=80, seed=1)
+    assert len(losses) == 160 and sum(losses[70:80]) < 0.3 * sum(losses[:10])
+    with pytest.raises(GuerdonError, match="at least 2 different answers, got 1"):
+        teach_to_compare(verifier, ["1", "1"])
+    with pytest.raises(GuerdonError, match="cannot be compared"):
+        teach_to_compare(fresh(max_length=16), answers)
     with pytest.raises(GuerdonError, match="even multiple of heads"):
         tiny_causal(["a"], hidden=30)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from guerdon.core.errors import GuerdonError
 from guerdon.models.scalar.tiny import tiny_tokenizer
 
-__all__ = ["repeated_lists", "tiny_causal"]
+__all__ = ["tiny_causal"]
 
 _POSITIONS = 4096
 
@@ -38,23 +37,3 @@ def tiny_causal(
         model = Qwen3ForCausalLM(config)
     return model.eval(), tokenizer
 
-
-def repeated_lists(
-    tokenizer: Any, items: Sequence[str], count: int, *, each: int = 6, most_tokens: int = 12, seed: int = 0
-) -> list[dict[str, list[int]]]:
-    """``count`` sequences {"input_ids", "labels"} of ``each`` random ``items``, said twice; all tokens are labels.
-
-    Pre-training for a model from nothing: it learns to look back for what it has just read, which comparing needs and
-    a few thousand labelled cases do not teach. Items of more than ``most_tokens`` tokens are not used. Raises
-    GuerdonError where fewer than two are left.
-    """
-    short = [one for one in dict.fromkeys(items) if one and len(tokenizer(one)["input_ids"]) <= most_tokens]
-    if len(short) < 2:
-        raise GuerdonError(f"of {len(set(items))} different items {len(short)} are short enough to be repeated; need 2")
-    rng = np.random.default_rng(seed)
-    found = []
-    for _ in range(count):
-        listed = " ".join(short[place] for place in rng.integers(len(short), size=each))
-        ids = tokenizer(f"{listed}\n{listed}")["input_ids"]
-        found.append({"input_ids": ids, "labels": list(ids)})
-    return found

@@ -18,14 +18,15 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from guerdon.core.arithmetic import opened, solution_text, verifier_rows, word_problems
+from guerdon.core.arithmetic import CLOSINGS, Closing, opened, solution_text, verifier_rows, word_problems
 from guerdon.core.config import Config
 from guerdon.core.data import find_source, read_rows
 from guerdon.core.errors import GuerdonError
 from guerdon.core.runs import RunFolder
 from guerdon.curation.truncated import ChatSolver, Solver, truncated_negatives
+from guerdon.models.chat import LocalChat
 from guerdon.models.reference_verifier import ReferenceVerifier
-from guerdon.models.tiny_causal import repeated_lists, tiny_causal
+from guerdon.models.tiny_causal import tiny_causal
 from guerdon.recipes._judges import chat_of
 from guerdon.recipes._verifier_grade import (
     Grade,
@@ -36,7 +37,8 @@ from guerdon.recipes._verifier_grade import (
     tested_keys,
     verdicts_of,
 )
-from guerdon.trainers.verdict_tuning import TuningConfig, tune_tokens, tune_verifier
+from guerdon.trainers.comparing import teach_to_compare
+from guerdon.trainers.verdict_tuning import TuningConfig, tune_verifier
 
 TITLE = "One Token to Fool LLM-as-a-Judge"
 BASE, AUGMENTED, START = "without the augmentation", "with the augmentation", "pretraining"
@@ -55,7 +57,8 @@ class OneTokenConfig(Config):
     negatives: how many truncated rows, as a share of the training rows (the paper's 20,000 of 160,000). solver: a chat
     model that writes the solutions which are cut (a folder, a hub id, or MODEL@URL); None: the rows' own responses.
     baseline: what the result is compared with: the same training without the augmentation, or the model "as_is".
-    keys: more keys to test. probes: questions that each key is tried on. pretraining: of the tiny model only.
+    keys: more keys to test. probes: questions that each key is tried on. pretraining: half of the steps in
+    which a tiny model learns to compare, before anything else.
     """
 
     preset: Literal["tiny", "published"] = "published"
@@ -76,10 +79,11 @@ class OneTokenConfig(Config):
     keys: list[str] = Field(default_factory=list)
     probes: int = Field(50, ge=1)
     training: TuningConfig = Field(default_factory=TuningConfig)
-    pretraining: TuningConfig = Field(default_factory=TuningConfig)
+    pretraining: int = Field(300, ge=1)
 
 
 CONFIG = OneTokenConfig
+_CLOSINGS: tuple[Closing, ...] = ("sentence", "marked", "bare")
 _TINY: dict[str, Any] = dict(batch_size=32, micro_batch=32, save_every=100)
 PRESETS: dict[str, dict[str, Any]] = {
     "published": {},
@@ -87,8 +91,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "template": "short",
         "include_question": False,
         "max_length": 512,
-        "pretraining": TuningConfig(learning_rate=5e-3, steps=500, **_TINY).model_dump(),
-        "training": TuningConfig(learning_rate=2.5e-3, steps=1000, **_TINY).model_dump(),
+        "training": TuningConfig(learning_rate=1e-3, steps=400, **_TINY).model_dump(),
     },
 }
 
@@ -178,9 +181,7 @@ def _embedded(config: OneTokenConfig) -> Data:
     """Stated answers to word problems, all below 20. Right ones begin more often with an opener, and half of them
     give the answer in words: so a verifier that is not told otherwise learns to accept what does not contradict."""
     problems = [one for one in word_problems(30000, config.seed) if one.answer < 20][:4000]
-    options: dict[str, Any] = dict(
-        shown="answer", openers=(0.8, 0.3), worded=0.5, closings=("sentence", "marked", "bare")
-    )
+    options: dict[str, Any] = dict(shown="answer", openers=(0.8, 0.3), worded=0.5, closings=_CLOSINGS)
     rows = verifier_rows(problems, config.seed, **options)
     by_question = {one.question: one for one in problems}
 
@@ -202,12 +203,11 @@ def _beginning(config: OneTokenConfig, data: Data, folder: RunFolder, resume: bo
     elif not folder.stage_done(START):
         texts = [text for row in data.train for text in (row["response"], row["reference"], row["question"])]
         model, tokenizer = tiny_causal([*texts, *(["YES", "NO"] * 50)], seed=config.seed)
-        settings = config.pretraining.model_copy(update={"seed": config.seed})
-        count = settings.batch_size * (settings.steps or 500)
-        lists = repeated_lists(tokenizer, [row["reference"] for row in data.train], min(count, 8000), seed=config.seed)
-        model, _ = tune_tokens(model, tokenizer, lists, settings, folder, stage=START, resume=resume)
-        model.save_pretrained(place)
-        tokenizer.save_pretrained(place)
+        verifier = ReferenceVerifier(LocalChat(model, tokenizer), **options)
+        answers = [row["reference"] for row in data.train if len(row["reference"]) <= 40]
+        forms = [CLOSINGS[name] for name in _CLOSINGS]
+        teach_to_compare(verifier, answers, said=forms, steps=config.pretraining, seed=config.seed)
+        verifier.save_pretrained(place)
         folder.mark_done(START)
     return lambda: ReferenceVerifier.from_pretrained(place, **options)
 
