@@ -36,4 +36,3 @@ def tiny_causal(
         torch.manual_seed(seed)
         model = Qwen3ForCausalLM(config)
     return model.eval(), tokenizer
-
