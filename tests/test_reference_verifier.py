@@ -154,6 +154,7 @@ def test_training_and_stopping(tmp_path: Path) -> None:
                 patch.setattr(verdict_tuning, "_logging", failing)
                 tune_verifier(verifier, ROWS, config, folder, stage="model")
             verifier = fresh()
+            folder = RunFolder.open(tmp_path / name, CONFIG(preset="tiny"), resume=True)
         tuned = tune_verifier(verifier, ROWS, config, folder, stage="model", resume=name == "halved")
         assert tuned.steps == 12
         ends.append(verifier)
@@ -173,8 +174,8 @@ def test_training_and_stopping(tmp_path: Path) -> None:
 def test_a_model_learns_to_compare() -> None:
     verifier = fresh()
     answers = [str(number) for number in range(1, 5)]
-    losses = teach_to_compare(verifier, answers, said=("The answer is {}.", "{}"), steps=80, seed=1)
-    assert len(losses) == 160 and sum(losses[70:80]) < 0.3 * sum(losses[:10])
+    losses = teach_to_compare(verifier, answers, said=("The answer is {}.", "{}"), steps=60, batch=16, seed=1)
+    assert len(losses) == 120 and sum(losses[50:60]) < 0.5 * sum(losses[:10])
     with pytest.raises(GuerdonError, match="at least 2 different answers, got 1"):
         teach_to_compare(verifier, ["1", "1"])
     with pytest.raises(GuerdonError, match="cannot be compared"):

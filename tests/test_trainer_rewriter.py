@@ -27,15 +27,9 @@ from guerdon.core.runs import RunFolder
 from guerdon.policies.rewriter import PromptRewriter
 from guerdon.policies.tiny_rewriter import StylePhrases, cold_start, synthetic_pairs, tiny_rewriter, user_prompts
 from guerdon.rewards.bank import RewardBank
-from guerdon.trainers.rewriter import (
-    COMPLETE,
-    PromptRewriterEnv,
-    RewriterTrainingConfig,
-    latent_seed,
-    latest_complete,
-    prompt_plan,
-    train_rewriter,
-)
+from guerdon.trainers.keyed_grpo import COMPLETE, latest_complete, prompt_plan
+from guerdon.trainers.rewriter import RewriterTrainingConfig, train_rewriter
+from guerdon.trainers.rewriter_env import PromptRewriterEnv, latent_seed
 
 SUBJECTS = ("grass", "a coin", "stars")
 GOOD, BAD = StylePhrases().good, StylePhrases().bad

@@ -10,40 +10,40 @@ import hashlib
 import json
 import math
 import os
-import random
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import transformers
 from datasets import Dataset
-from peft import LoraConfig
 from pydantic import Field, model_validator
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig
 
 from guerdon.core.config import Config
 from guerdon.core.errors import GuerdonError
 from guerdon.core.progress import Progress, progress
 from guerdon.core.runs import RunFolder
 from guerdon.policies.rewriter import PromptRewriter
-from guerdon.trainers.rewriter_env import PromptRewriterEnv, latent_seed
+from guerdon.trainers.keyed_grpo import (
+    COMPLETE,
+    KeyedGRPO,
+    latest_complete,
+    lora,
+    mark_complete,
+    prompt_plan,
+    quiet_trl,
+    step_of,
+)
+from guerdon.trainers.rewriter_env import PromptRewriterEnv
 
 __all__ = [
     "PromptRewriterEnv",
     "RewriterResult",
-    "RewriterTrainer",
     "RewriterTrainingConfig",
-    "latent_seed",
-    "prompt_plan",
     "train_rewriter",
 ]
-
-COMPLETE = "complete"  # marker in a checkpoint whose every file has been written
 
 
 class RewriterTrainingConfig(Config):
@@ -98,39 +98,6 @@ class RewriterResult:
     metrics: list[dict[str, Any]]
 
 
-def prompt_plan(prompts: Sequence[str], count: int, seed: int) -> list[str]:
-    """The user prompts of a whole run in order: pass after pass over the data, each in an order keyed by (seed, pass).
-
-    Laid out in advance so that a run resumed at step k needs nothing but k, in any pass.
-    """
-    plan: list[str] = []
-    while len(plan) < count:
-        order = list(prompts)
-        random.Random(f"{seed}/{len(plan) // len(prompts)}").shuffle(order)
-        plan += order
-    return plan[:count]
-
-
-class RewriterTrainer(GRPOTrainer):
-    """TRL's GRPO trainer, whose sampling at a step depends on (seed, step, process) and on the weights only.
-
-    TRL samples from the global random state, which a resumed run meets in another condition than the uninterrupted one
-    as soon as anything else (a callback, a data loader, a reward) has drawn from it.
-    """
-
-    def _prepare_inputs(self, generation_batch: Any) -> Any:
-        with _keyed_rng(self.args.seed, self.state.global_step, self.accelerator.process_index):
-            return super()._prepare_inputs(generation_batch)
-
-
-@contextmanager
-def _keyed_rng(seed: int, step: int, process: int) -> Iterator[None]:
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(latent_seed(seed, step, "sampling", process))
-        yield
-
-
 def train_rewriter(
     rewriter: PromptRewriter,
     env: PromptRewriterEnv,
@@ -166,13 +133,13 @@ def train_rewriter(
             raise GuerdonError(f"prompt {index} is {prompt!r}; a prompt to rewrite is a non-empty string")
     run_dir = Path(run_dir)
     initial, final = run_dir / "initial", run_dir / "final"
-    with _quiet():
+    with quiet_trl():
         arguments = _arguments(rewriter, env, config, run_dir / "checkpoints")
         with arguments.main_process_first(local=False):
             first = arguments.process_index == 0
             run = _claim(run_dir, rewriter, env, prompts, config, resume or not first)
             checkpoint = latest_complete(run_dir / "checkpoints")
-            done = _step_of(checkpoint)
+            done = step_of(checkpoint)
             if first:
                 run.rollback(done)
             if (initial / COMPLETE).exists():
@@ -180,7 +147,7 @@ def train_rewriter(
                 rewriter.model.load_state_dict(start.state_dict())
             else:
                 rewriter.save(initial)
-                _mark(initial)
+                mark_complete(initial)
         # TRL builds its frozen reference from this path: always the initial weights, also in a resumed run.
         rewriter.model.config._name_or_path = str(initial)
         rounds = math.ceil(config.steps / config.num_iterations)
@@ -189,14 +156,14 @@ def train_rewriter(
         bar: Progress[int] = progress(config.steps, "rewriter")
         with bar:
             bar.advance(done)
-            trainer = RewriterTrainer(
+            trainer = KeyedGRPO(
                 model=rewriter.model,
                 reward_funcs=env,
                 args=arguments,
                 train_dataset=Dataset.from_list(rows),
                 processing_class=rewriter.tokenizer,
                 callbacks=[_Log(run, bar, env, on_step)],
-                peft_config=_lora(config),
+                peft_config=lora(config.lora_rank, config.lora_alpha),
             )
             trainer.remove_callback(PrinterCallback)
             if done < config.steps:
@@ -208,7 +175,7 @@ def train_rewriter(
         rewriter.model = trained.merge_and_unload() if config.lora_rank else trained
         if trainer.accelerator.is_main_process and not (final / COMPLETE).exists():
             rewriter.save(final)
-            _mark(final)
+            mark_complete(final)
     return RewriterResult(rewriter, run.metrics())
 
 
@@ -257,30 +224,6 @@ def _arguments(
         bf16=config.bf16,
         gradient_checkpointing=config.gradient_checkpointing,
     )
-
-
-def _lora(config: RewriterTrainingConfig) -> LoraConfig | None:
-    if not config.lora_rank:
-        return None
-    alpha = config.lora_alpha or 2 * config.lora_rank
-    return LoraConfig(r=config.lora_rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")
-
-
-def latest_complete(folder: Path) -> Path | None:
-    """The last checkpoint in ``folder`` that was written to its end; a run killed while saving leaves one that was
-    not."""
-    complete = [path for path in folder.glob("checkpoint-*") if (path / COMPLETE).exists()]
-    return max(complete, key=_step_of, default=None)
-
-
-def _step_of(checkpoint: Path | None) -> int:
-    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-
-
-def _mark(folder: Path) -> None:
-    with open(folder / COMPLETE, "w", encoding="utf-8") as file:
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _claim(
@@ -338,18 +281,4 @@ class _Log(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:
-            _mark(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' own bars, which would break up ours, and its warnings about TRL's use of it."""
-    shown = transformers.utils.logging.is_progress_bar_enabled()
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        if shown:
-            transformers.utils.logging.enable_progress_bar()
+            mark_complete(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")

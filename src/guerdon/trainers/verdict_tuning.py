@@ -26,7 +26,7 @@ from guerdon.core.progress import progress
 from guerdon.core.runs import RunFolder
 from guerdon.models.reference_verifier import ReferenceVerifier
 from guerdon.models.scalar.backbone import quiet
-from guerdon.trainers.rewriter import COMPLETE, latest_complete
+from guerdon.trainers.keyed_grpo import COMPLETE, latest_complete
 
 __all__ = ["TuningConfig", "Tuned", "tune_tokens", "tune_verifier", "verdict_sequences"]
 
@@ -199,6 +199,8 @@ def _logging(folder: RunFolder, stage: str, bar: Any, losses: list[float], told:
             if state.is_world_process_zero:
                 saved = Path(args.output_dir) / f"checkpoint-{state.global_step}"
                 (saved / "data").write_text(told, encoding="utf-8")
+                # Lines that the folder keeps when it is opened to resume.
+                folder.mark_done(f"{stage}.saved", {"step": int(state.global_step)})
                 (saved / COMPLETE).touch()
 
     return Logging()

@@ -1,0 +1,356 @@
+"""What recipes that train a language model on rewards share: data, the run with its watch, and the grading."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from guerdon.core.catalogue import load_reward
+from guerdon.core.config import Config
+from guerdon.core.errors import GuerdonError
+from guerdon.core.runs import RunFolder
+from guerdon.curation.math_problems import load_math
+from guerdon.metrics.intervals import Interval, bootstrap_mean, paired_difference
+from guerdon.metrics.majority_vote import majority_vote
+from guerdon.policies.reasoner import LONGEST, embedded_reasoner, problem_rows, split_problems
+from guerdon.rewards.text.final_answer import rule_verifier, same_answer, stated_answer
+from guerdon.trainers.language import LanguageTrainingConfig, train_language
+from guerdon.trainers.language_watch import LanguageWatch, Sampled, meters, sample
+
+__all__ = ["CONFIG", "PRESETS", "LanguageConfig", "Problems", "preset_for", "run_language"]
+
+Row = dict[str, Any]
+Rewards = Mapping[str, tuple[Any, float]]
+BEFORE, AFTER, MODEL = "before", "after", "model"
+
+
+class LanguageConfig(Config):
+    """A run of group-relative policy optimisation on a language model.
+
+    data: problems in guerdon's, GSM8K's or MATH's columns (`guerdon.curation.math_problems`), or None: embedded word
+    problems. instruction: added to each problem. model: a causal language model's folder or hub id; None: the embedded
+    reasoner. judge: the reward that only watches and grades. watched, tested: problems set aside for the watch and for
+    the closing table, which share no problem with training or each other. samples: completions a tested problem.
+    """
+
+    preset: Literal["tiny", "published"] = "published"
+    seed: int = Field(11, ge=0)
+    data: str | None = None
+    instruction: str = ""
+    skip_bad_rows: bool = False
+    limit: int | None = Field(None, ge=8)
+    model: str | None = None
+    judge: str = "rule_verifier"
+    problems: int = Field(1000, ge=2)
+    watched: int = Field(64, ge=2)
+    tested: int = Field(200, ge=2)
+    samples: int = Field(4, ge=1)
+    training: LanguageTrainingConfig = Field(default_factory=LanguageTrainingConfig)
+
+
+CONFIG = LanguageConfig
+PRESETS: dict[str, dict[str, Any]] = {
+    "published": {"training": {"max_completion_length": 1024}},
+    "tiny": {
+        "training": {
+            "steps": 60, "prompts_per_step": 16, "num_generations": 8, "learning_rate": 2e-4, "max_grad_norm": 1.0,
+            "max_completion_length": LONGEST, "save_every": 20, "watch_every": 10,
+        },
+    },
+}  # fmt: skip
+
+
+def preset_for(model: str | None) -> Literal["tiny", "published"]:
+    """The preset of who names none: TRL's settings for a model of one's own, else those of the embedded reasoner."""
+    return "tiny" if model is None else "published"
+
+
+@dataclass(frozen=True)
+class Problems:
+    """Rows to train on, to watch and to grade by; ``other`` are tested problems in a form that training never shows."""
+
+    train: list[Row]
+    watched: list[Row]
+    tested: list[Row]
+    other: list[Row]
+
+
+@dataclass(frozen=True)
+class Graded:
+    """right, sampled [P]: the judge on the greedy completion, and its mean over samples; voted, any: the majority's
+    answer, and any sample, right [P]. nan where the judge had no verdict."""
+
+    right: NDArray[np.float64]
+    sampled: NDArray[np.float64]
+    voted: NDArray[np.float64]
+    any: NDArray[np.float64]
+    meters: Mapping[str, float]
+
+
+def run_language(
+    slug: str,
+    title: str,
+    config: LanguageConfig,
+    folder: RunFolder,
+    resume: bool,
+    rewards: Callable[[Any, Any], Rewards],
+    *,
+    rows: Callable[[Problems], Problems] | None = None,
+    views: int = 1,
+    notes: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Train on ``rewards(model, tokenizer)`` in ``folder``, grade before and after; returns the summary.
+
+    rows: changes the problems first (columns of a reward's own). views: of `train_language`.
+    """
+    started = time.monotonic()
+    problems = problems_of(config, folder)
+    problems = rows(problems) if rows is not None else problems
+    model, tokenizer = _policy(config)
+    given = rewards(model, tokenizer)
+    judge = load_reward(config.judge) if config.judge != "rule_verifier" else rule_verifier
+    watch = LanguageWatch(
+        problems.watched, judge, given, folder.path / "looks", samples=config.training.watch_samples, views=views,
+        temperature=config.training.temperature, max_new_tokens=config.training.max_completion_length, seed=config.seed,
+        template=config.training.trl.get("chat_template_kwargs"),
+    )  # fmt: skip
+    forms = {"tested problems": problems.tested, **({"told otherwise": problems.other} if problems.other else {})}
+    grades = {BEFORE: _grades(model, tokenizer, forms, watch, config, folder, BEFORE)}
+    graded_at = time.monotonic()
+    result = train_language(
+        model,
+        tokenizer,
+        problems.train,
+        given,
+        config.training,
+        folder,
+        watch=watch,
+        views=views,
+        seed=config.seed,
+        resume=resume,
+    )
+    trained_at = time.monotonic()
+    grades[AFTER] = _grades(result.model, tokenizer, forms, watch, config, folder, AFTER)
+    result.model.save_pretrained(folder.path / MODEL)
+    tokenizer.save_pretrained(folder.path / MODEL)
+    alarm = watch.ring()
+    summary = {
+        "system": slug, "title": title, "seed": config.seed, "model": str(folder.path / MODEL),
+        "rows": {"training": len(problems.train), "watched": len(problems.watched), "tested": len(problems.tested)},
+        "rewards": {name: weight for name, (_, weight) in given.items()},
+        "kept_step": result.kept_step, "last_step": result.last_step,
+        "tables": [_accuracy(grades), _texts(grades), _examples(folder)],
+        "verdicts": _verdicts(grades, result.reason or (alarm is not None and "an alarm rang")),
+        "notes": list(notes),
+        "stages": [{"name": "grading before", "seconds": round(graded_at - started, 1)},
+                   {"name": "policy", "seconds": round(trained_at - graded_at, 1)},
+                   {"name": "grading after", "seconds": round(time.monotonic() - trained_at, 1)}],
+        "seconds": round(time.monotonic() - started, 1),
+    }  # fmt: skip
+    if result.reason:
+        summary["stopped"] = {
+            "stage": "policy", "step": result.last_step, "chosen_step": result.kept_step, "reason": result.reason,
+        }  # fmt: skip
+    folder.write_summary(summary)
+    return summary
+
+
+def problems_of(config: LanguageConfig, folder: RunFolder) -> Problems:
+    """The embedded word problems, or the person's own, split by problem."""
+    if config.data is None:
+        if config.instruction:
+            raise GuerdonError("instruction goes with data: the embedded reasoner knows its own problems as they are")
+        held = split_problems(config.watched + config.tested, config.seed, "held_out")
+        first, last = held[: config.watched], held[config.watched :]
+        return Problems(
+            problem_rows(split_problems(config.problems, config.seed)), problem_rows(first), problem_rows(last),
+            problem_rows(last, form="held_out"),
+        )  # fmt: skip
+    found = load_math(
+        config.data, instruction=config.instruction, skip_bad_rows=config.skip_bad_rows, limit=config.limit,
+        out=folder.path,
+    ).rows  # fmt: skip
+    by_prompt: dict[str, list[Row]] = {}
+    for row in found:
+        by_prompt.setdefault(json.dumps(row["prompt"]), []).append(row)
+    if len(by_prompt) < config.watched + config.tested + 1:
+        raise GuerdonError(
+            f"{config.data}: {len(by_prompt)} different problems are too few to set {config.watched} (watched) and "
+            f"{config.tested} (tested) aside and train on the rest"
+        )
+    order = list(by_prompt)
+    np.random.default_rng(config.seed).shuffle(order)
+    ends = config.watched, config.watched + config.tested
+    watched, tested = ([by_prompt[name][0] for name in part] for part in (order[: ends[0]], order[ends[0] : ends[1]]))
+    return Problems([row for name in order[ends[1] :] for row in by_prompt[name]], watched, tested, [])
+
+
+def _policy(config: LanguageConfig) -> tuple[Any, Any]:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if config.model is None:
+        return embedded_reasoner()
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(config.model, dtype="auto")
+        tokenizer = AutoTokenizer.from_pretrained(config.model)
+    except (OSError, ValueError) as error:
+        raise GuerdonError(f"no causal language model at {config.model!r}: {str(error).splitlines()[0]}") from error
+    if not getattr(tokenizer, "chat_template", None):
+        raise GuerdonError(f"{config.model!r} has no chat template, which problems are put through")
+    return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+
+
+def _grades(
+    model: Any, tokenizer: Any, forms: Mapping[str, list[Row]], watch: LanguageWatch, config: LanguageConfig,
+    folder: RunFolder, name: str,
+) -> dict[str, Graded]:  # fmt: skip
+    """A `Graded` for each form of the problems; a run that goes on does not grade the beginning twice."""
+    if folder.stage_done(f"grading-{name}"):
+        kept = folder.stage_result(f"grading-{name}")
+        return {form: _again(part) for form, part in kept.items()}
+    found = {form: _graded(model, tokenizer, rows, watch, config) for form, rows in forms.items()}
+    _keep(found, forms, folder.samples / f"{name}.jsonl")
+    plain = {
+        form: [*(part.tolist() for part in (one.right, one.sampled, one.voted, one.any)), dict(one.meters)]
+        for form, (one, _) in found.items()
+    }
+    folder.mark_done(f"grading-{name}", plain)
+    return {form: one for form, (one, _) in found.items()}
+
+
+def _again(kept: Sequence[Any]) -> Graded:
+    right, drawn, voted, best = (np.array(part, np.float64) for part in kept[:-1])
+    return Graded(right, drawn, voted, best, kept[-1])
+
+
+def _graded(
+    model: Any, tokenizer: Any, rows: list[Row], watch: LanguageWatch, config: LanguageConfig
+) -> tuple[Graded, Sampled]:
+    options: dict[str, Any] = dict(
+        max_new_tokens=config.training.max_completion_length, seed=config.seed + 1, template=watch.template
+    )
+    prompts = [row["prompt"] for row in rows]
+    greedy = sample(model, tokenizer, prompts, temperature=1e-4, **options)
+    several = sample(
+        model, tokenizer, prompts, count=config.samples, temperature=config.training.temperature, **options
+    )
+    right = _judged(watch.judge, rows, greedy)
+    drawn = _judged(watch.judge, rows, several).reshape(len(rows), config.samples)
+    voted = []
+    for texts, scores in zip(several.grouped(), drawn, strict=True):
+        answers = [None if said is None else said.text for said in map(stated_answer, texts)]
+        label = majority_vote(answers, equal=same_answer).label
+        place = next(
+            (n for n, one in enumerate(answers) if one is not None and label and same_answer(one, label)), None
+        )
+        voted.append(scores[place] if place is not None else np.nan)
+    known: list[bool] = [bool(np.isfinite(row).any()) for row in drawn]
+    mean = np.array([row[np.isfinite(row)].mean() if some else np.nan for row, some in zip(drawn, known)])
+    best = np.array([np.nanmax(row) if some else np.nan for row, some in zip(drawn, known)])
+    return Graded(right, mean, np.array(voted, float), best, meters(several)), greedy
+
+
+def _judged(judge: Any, rows: list[Row], found: Sampled) -> NDArray[np.float64]:
+    from guerdon.core.scorer import Scorer
+
+    every = [row for row in rows for _ in range(found.count)]
+    said = [[{"role": "assistant", "content": text}] for text in found.texts]
+    columns = {name: [row[name] for row in every] for name in rows[0] if name != "prompt"}
+    scores = Scorer(judge, group_size=found.count, max_failure_rate=1.0, on_failure="drop_sample").score(
+        [row["prompt"] for row in every], said, **columns
+    )
+    return np.where(scores.valid, scores.values, np.nan)
+
+
+def _keep(found: Mapping[str, tuple[Graded, Sampled]], forms: Mapping[str, list[Row]], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        for form, (grade, greedy) in found.items():
+            for row, text, right in zip(forms[form], greedy.texts, grade.right, strict=True):
+                shown = {
+                    "form": form, "prompt": row["prompt"][-1]["content"], "solution": row.get("solution"),
+                    "completion": text, "right": None if np.isnan(right) else float(right),
+                }  # fmt: skip
+                file.write(json.dumps(shown, ensure_ascii=False) + "\n")
+
+
+def _told(one: Interval) -> str:
+    return f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]"
+
+
+def _accuracy(grades: Mapping[str, Mapping[str, Graded]]) -> dict[str, Any]:
+    rows = []
+    for form in grades[BEFORE]:
+        for name, key in (
+            ("sampled", "sampled"),
+            ("greedy", "right"),
+            ("majority vote", "voted"),
+            ("any sample", "any"),
+        ):
+            before, after = (getattr(grades[when][form], key) for when in (BEFORE, AFTER))
+            gain = paired_difference(np.nan_to_num(after), np.nan_to_num(before))
+            cells = [_told(bootstrap_mean(np.nan_to_num(one))) for one in (before, after)]
+            rows.append([form, name, *cells, _told(gain)])
+    return {
+        "title": "The judge on problems that took no part",
+        "note": "Means over problems with 95% bootstrap intervals over problems, and the paired difference. A "
+        "completion without a verdict counts as not right here. Majority and any are over a problem's samples.",
+        "columns": ["problems", "completions", "before", "after", "after less before"],
+        "rows": rows,
+    }
+
+
+def _texts(grades: Mapping[str, Mapping[str, Graded]]) -> dict[str, Any]:
+    form = next(iter(grades[BEFORE]))
+    before, after = (grades[when][form].meters for when in (BEFORE, AFTER))
+    return {
+        "title": "What the sampled completions look like",
+        "note": "Length in tokens; shares of completions that end and that state an answer; share of 8-word sequences "
+        "that stood before; mean share of a problem's completions that state its commonest answer.",
+        "columns": ["", "before", "after"],
+        "rows": [[name.replace("_", " "), f"{before[name]:.3f}", f"{after[name]:.3f}"] for name in before],
+    }
+
+
+def _examples(folder: RunFolder) -> dict[str, Any]:
+    def read(name: str) -> list[Row]:
+        path = folder.samples / f"{name}.jsonl"
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+    before, after = read(BEFORE), read(AFTER)
+    changed = [place for place, (one, two) in enumerate(zip(before, after)) if one["right"] != two["right"]]
+    rows = [
+        [
+            before[place]["prompt"],
+            str(before[place]["solution"]),
+            before[place]["completion"],
+            after[place]["completion"],
+        ]
+        for place in (changed or range(len(before)))[:6]
+    ]
+    title = "Greedy completions whose verdict changed" if changed else "Greedy completions"
+    return {"title": title, "columns": ["problem", "solution", "before", "after"], "rows": rows}
+
+
+def _verdicts(grades: Mapping[str, Mapping[str, Graded]], alarm: str | bool) -> list[dict[str, Any]]:
+    form = next(iter(grades[BEFORE]))
+    before, after = grades[BEFORE][form], grades[AFTER][form]
+    gain = paired_difference(np.nan_to_num(after.sampled), np.nan_to_num(before.sampled))
+    shown = bool(gain.low > 0) if gain.low > 0 or gain.high < 0 else None
+    greedy = paired_difference(np.nan_to_num(after.right), np.nan_to_num(before.right))
+    return [
+        {"name": "the judge, sampled, after less before", "target": "above 0", "value": gain.value, "holds": shown},
+        {"name": "the judge, greedy, after less before", "target": "no fall", "value": greedy.value,
+         "holds": bool(greedy.high >= 0)},
+        {"name": "the judge did not fall while the rewards rose", "target": "no alarm",
+         "value": str(alarm) if alarm else "none", "holds": not alarm},
+    ]  # fmt: skip

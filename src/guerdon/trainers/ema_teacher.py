@@ -1,0 +1,73 @@
+"""A slow copy of the policy whose votes label the policy's own samples."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from guerdon.core.errors import GuerdonError
+from guerdon.objectives.teacher_schedule import cosine_rate
+
+
+class EMATeacher:
+    """teacher <- (1 - a_k) teacher + a_k student, with a_k falling on a cosine (`cosine_rate`).
+
+    student: the policy; the teacher is a frozen copy of it, in evaluation mode. total: optimiser steps of the run.
+    start, end: the first and the last rate. Buffers that are not floating point are copied as they are.
+
+    ``model`` is the teacher; give samples of it to `rewards.text.agreement.PeerVoteReward`. The whole weights are
+    averaged: for a sharded (FSDP, ZeRO-3) student gather them first. Source: Co-rewarding (arXiv 2508.00410 v2), II.
+    """
+
+    def __init__(self, student: nn.Module, *, total: int, start: float = 0.01, end: float = 1e-5) -> None:
+        cosine_rate(0, total, start=start, end=end)
+        self.total, self.start, self.end, self.steps = total, start, end, 0
+        self.model = copy.deepcopy(student).eval().requires_grad_(False)
+
+    @property
+    def rate(self) -> float:
+        """The share of the student that the next step mixes in."""
+        return cosine_rate(self.steps, self.total, start=self.start, end=self.end)
+
+    @torch.no_grad()
+    def step(self, student: nn.Module) -> float:
+        """Follow the student after an optimiser step; the rate that was used. Raises GuerdonError for other weights."""
+        own, theirs = self.model.state_dict(), student.state_dict()
+        if own.keys() != theirs.keys():
+            odd = sorted(own.keys() ^ theirs.keys())[0]
+            raise GuerdonError(f"the teacher and its student differ in weights, first in {odd!r}")
+        rate = self.rate
+        for name, tensor in own.items():
+            other = theirs[name].detach().to(tensor.device)
+            if tensor.is_floating_point():
+                tensor.lerp_(other.to(tensor.dtype), rate)
+            else:
+                tensor.copy_(other)
+        self.steps += 1
+        return rate
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights and steps taken, to go on from."""
+        return {"steps": self.steps, "model": self.model.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state."""
+        weights: Mapping[str, Tensor] = state["model"]
+        self.model.load_state_dict(weights)
+        self.steps = int(state["steps"])
+
+
+class EMATeacherCallback(TrainerCallback):
+    """Moves a teacher after each optimiser step of a transformers or TRL trainer."""
+
+    def __init__(self, teacher: EMATeacher) -> None:
+        self.teacher = teacher
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
+        """Called by the trainer."""
+        self.teacher.step(given["model"])
