@@ -213,3 +213,15 @@ def test_two_wordings_of_a_problem_go_together(tokenizer: Any, tmp_path: Path) -
         train_language(fresh(tokenizer), tokenizer, rows[:3], given, settings, folder, views=2)
     with pytest.raises(GuerdonError, match="name a rephraser"):
         co_reward.run(co_reward.CONFIG(data="x.jsonl"), folder)
+
+
+def test_rows_of_any_columns(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Say {n}.", "wanted": str(n), "extra": {"a": n}} for n in range(8)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    config = language.CONFIG(data=str(path), layout="rows", watched=2, tested=2)
+    found = problems_of(config, RunFolder.open(tmp_path / "run", config))
+    assert len(found.train) == 4 and set(found.train[0]) == {"prompt", "wanted", "extra"}
+    assert found.train[0]["prompt"][0]["role"] == "user"
+    with pytest.raises(GuerdonError, match="rows hold the whole prompt"):
+        problems_of(config.model_copy(update={"instruction": "x"}), RunFolder(tmp_path / "run"))

@@ -86,12 +86,17 @@ def run(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run that is in --out.")] = False,
     skip_bad_rows: SkipBadRows = False,
     seed: Annotated[int | None, typer.Option(help="The random seed.")] = None,
+    reward: Annotated[
+        list[str] | None, typer.Option(help="Of `run language`: a reward to train on, by name (repeatable).")
+    ] = None,
+    stop_on: Annotated[str | None, typer.Option(help="hack: end a language run at an alarm of its watch.")] = None,
     debug: Debug = False,
 ) -> None:
     """Run a system from start to report."""
     from guerdon.cli.running import run_system
 
     changes = {"data": data, "model": model, "seed": seed, "skip_bad_rows": skip_bad_rows or None}
+    changes |= {"rewards": reward or None, "training.stop_on": stop_on}
     run_system(slug, preset, config, changes, set_ or [], out, resume=resume, overwrite=overwrite)
 
 

@@ -100,8 +100,9 @@ def _configured(
     given = []
     for key, value in changes.items():
         if value is not None:
-            if key not in cls.model_fields:
-                raise GuerdonError(f"--{key.replace('_', '-')}: system {slug!r} has no configuration key {key!r}")
+            if not _has(cls, key):
+                option = {"rewards": "reward"}.get(key, key.rpartition(".")[2]).replace("_", "-")
+                raise GuerdonError(f"--{option}: system {slug!r} has no configuration key {key!r}")
             given.append(f"{key}={json.dumps(value)}")
     chosen = _value_of("preset", config_file, overrides)
     if preset is not None and chosen is not None and chosen != preset:
@@ -119,6 +120,13 @@ def _configured(
         if "preset" in cls.model_fields:
             start["preset"] = name
     return load_config(cls, config_file, [*given, *overrides], preset=start)
+
+
+def _has(cls: Any, key: str) -> bool:
+    """Whether a configuration has the dotted ``key``."""
+    first, _, rest = key.partition(".")
+    field = getattr(cls, "model_fields", {}).get(first)
+    return field is not None and (not rest or _has(field.annotation, rest))
 
 
 def _value_of(name: str, config_file: Path | None, overrides: list[str]) -> str | None:

@@ -11,24 +11,42 @@ from pathlib import Path
 from typing import Any
 
 from guerdon.core.errors import GuerdonError, nearest, unknown
-from guerdon.core.systems import SYSTEMS, System
+from guerdon.core.systems import GENERAL, SYSTEMS, System
 
 _REWARDS: dict[str, str] = {
     "answer_format": "guerdon.rewards.text.answer_tags:answer_format",
     "answer_present": "guerdon.rewards.text.answer_tags:answer_present",
+    "calibrated": "guerdon.rewards.text.reasoning_patterns:CalibratedReward",
     "clip_score": "guerdon.rewards.image.clip:CLIPScore",
+    "code_execution": "guerdon.rewards.text.code_execution:CodeExecutionReward",
     "confidence_masked": "guerdon.rewards.confidence:load",
+    "cross_view": "guerdon.rewards.text.agreement:CrossViewReward",
     "detectability": "guerdon.rewards.text.reward_detector:load",
     "detector": "guerdon.rewards.image.from_files:detector",
     "effort": "guerdon.rewards.image.from_files:effort",
+    "follow_up_likelihood": "guerdon.rewards.text.follow_up:load",
+    "lightweight_translation": "guerdon.rewards.text.translation:LightweightTranslationReward",
     "long_clip": "guerdon.rewards.image.clip:LongCLIPScore",
+    "majority_vote": "guerdon.rewards.text.agreement:MajorityVoteReward",
     "max_similarity": "guerdon.rewards.image.from_files:max_similarity",
+    "noisy": "guerdon.rewards.noise:NoisyReward",
     "omniaid": "guerdon.rewards.image.from_files:omniaid",
     "pick_score": "guerdon.rewards.image.clip:PickScore",
+    "process_reward": "guerdon.rewards.process:load",
+    "reasoning_patterns": "guerdon.rewards.text.reasoning_patterns:PhrasePatternReward",
     "reference_verifier": "guerdon.rewards.text.reference_verifier:load",
     "regex_verifier": "guerdon.rewards.text.final_answer:regex_verifier",
+    "resume_repaired": "guerdon.rewards.text.resume:resume_repaired",
+    "resume_v1": "guerdon.rewards.text.resume_parameters:resume_v1",
+    "resume_v2": "guerdon.rewards.text.resume:resume_v2",
     "reward_model": "guerdon.rewards.model:load",
     "rule_verifier": "guerdon.rewards.text.final_answer:rule_verifier",
+    "segment_reward": "guerdon.rewards.text.segment:load",
+    "self_aligned": "guerdon.rewards.text.self_aligned:SelfAlignedReward",
+    "shop_r1": "guerdon.rewards.text.hierarchical:shop_r1",
+    "shop_r1_with_certainty": "guerdon.rewards.text.rationale_certainty:shop_r1_with_certainty",
+    "target_language": "guerdon.rewards.text.translation:LanguageGate",
+    "think_format": "guerdon.rewards.text.translation:ThinkFormatGate",
     "token_contrast": "guerdon.rewards.image.token_contrast:TokenContrastScorer",
     "visual_quality": "guerdon.rewards.image.visual_quality:VisualQuality",
 }
@@ -67,8 +85,8 @@ def benchmarks() -> dict[str, str]:
 
 
 def find_system(slug: str) -> System:
-    """The system of that slug. Raises GuerdonError naming the nearest one."""
-    known = systems()
+    """The system of that slug, or a recipe that is no one paper's. Raises GuerdonError naming the nearest."""
+    known = systems() | {recipe.slug: recipe for recipe in GENERAL}
     if slug not in known:
         raise unknown("system", slug, known)
     return known[slug]

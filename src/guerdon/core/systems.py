@@ -191,4 +191,102 @@ SYSTEMS: tuple[System, ...] = (
         "sentences labelled NO removes these false positives at no cost in accuracy.",
         docs="docs/systems.md#one-token-to-fool",
     ),
+    System(
+        slug="reward-clip-delta",
+        title="On Designing Effective RL Reward at Training Time for LLM Reasoning",
+        source="arXiv 2410.15115",
+        how="run",
+        claim="Step scores of a process reward model, added to the success reward as they are, are hacked by repeating "
+        "plausible steps; clipped and differenced they are safe, and help where success is rare.",
+        docs="docs/systems.md#reward-clip-delta",
+    ),
+    System(
+        slug="noisy-rewards-rpr",
+        title="The Climb Carves Wisdom Deeper Than the Summit: On the Noisy Rewards in Learning to Reason",
+        source="arXiv 2505.22653",
+        how="run",
+        claim="Reasoning is learnt almost as well when the rewards of up to 40% of the questions are turned round, and "
+        "a reward for reasoning phrases makes up for a noisy reward model's false negatives.",
+        docs="docs/systems.md#noisy-rewards-rpr",
+    ),
+    System(
+        slug="self-aligned-reward",
+        title="Self-Aligned Reward: Towards Effective and Efficient Reasoners",
+        source="arXiv 2509.05489",
+        how="run",
+        claim="A reward for answers that the question makes likelier, by the policy itself, added to a verifier's, "
+        "shortens answers at equal accuracy, where length penalties drop what was needed.",
+        docs="docs/systems.md#self-aligned-reward",
+    ),
+    System(
+        slug="co-reward",
+        title="Co-Reward: Self-supervised Reinforcement Learning for LLM Reasoning via Contrastive Agreement",
+        source="arXiv 2508.00410",
+        how="run",
+        claim="Labels elected by the answers to another wording of a question train a policy further than a majority "
+        "vote over its own, without any solution.",
+        docs="docs/systems.md#co-reward",
+    ),
+    System(
+        slug="fine-grained-rlhf",
+        title="Fine-Grained Human Feedback Gives Better Rewards for Language Model Training",
+        source="arXiv 2306.01693",
+        how="run",
+        claim="A reward behind every segment, one model an error type, trains better policies than one score a text, "
+        "and the weights set the behaviour.",
+        docs="docs/systems.md#fine-grained-rlhf",
+    ),
+    System(
+        slug="follow-up-likelihood",
+        title="Aligning Language Models Using Follow-up Likelihood as Reward Signal",
+        source="arXiv 2409.13948",
+        how="follow_up_likelihood",
+        claim="How likely a language model finds praise or complaint as the next turn tells which of two responses is "
+        "preferred, without any preference data.",
+        docs="docs/systems.md#follow-up-likelihood",
+        target="guerdon.rewards.text.follow_up:load",
+    ),
+    System(
+        slug="shop-r1",
+        title="Shop-R1: Rewarding LLMs to Simulate Human Behavior in Online Shopping via Reinforcement Learning",
+        source="arXiv 2507.17842",
+        how="shop_r1",
+        claim="Rewarded for exact actions alone a simulated shopper drifts to the easiest action, terminate; "
+        "hierarchical credit, with long texts counting more, keeps all kinds of action alive.",
+        docs="docs/systems.md#shop-r1",
+        target="guerdon.rewards.text.hierarchical:shop_r1",
+    ),
+    System(
+        slug="resume-grpo",
+        title="A Mathematical Framework for Custom Reward Functions in Job Application Evaluation using Reinforcement "
+        "Learning",
+        source="arXiv 2511.16073",
+        how="resume_repaired",
+        claim="Strong penalties for wrong decisions make a policy reject nearly everybody, small ones keep the "
+        "balance.",
+        docs="docs/systems.md#resume-grpo",
+        target="guerdon.rewards.text.resume:resume_repaired",
+    ),
+    System(
+        slug="extrans",
+        title="ExTrans: Multilingual Deep Reasoning Translation via Exemplar-Enhanced Reinforcement Learning",
+        source="arXiv 2505.12996",
+        how="lightweight_translation",
+        claim="Comparing a translation with a strong exemplar separates good translations where an absolute score "
+        "saturates, and gated by form and language it cannot be paid for anything else.",
+        docs="docs/systems.md#extrans",
+        target="guerdon.rewards.text.translation:LightweightTranslationReward",
+    ),
+)
+
+# Recipes that are no one paper's: `guerdon run` knows them, the list of systems does not.
+GENERAL: tuple[System, ...] = (
+    System(
+        slug="language",
+        title="A language model trained on any rewards",
+        source="",
+        how="run",
+        claim="",
+        docs="docs/language.md",
+    ),
 )

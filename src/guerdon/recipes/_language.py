@@ -15,7 +15,9 @@ from pydantic import Field
 
 from guerdon.core.catalogue import load_reward
 from guerdon.core.config import Config
+from guerdon.core.data import find_source, read_rows
 from guerdon.core.errors import GuerdonError
+from guerdon.core.preferences import as_messages
 from guerdon.core.runs import RunFolder
 from guerdon.curation.math_problems import load_math
 from guerdon.metrics.intervals import Interval, bootstrap_mean, paired_difference
@@ -36,7 +38,8 @@ class LanguageConfig(Config):
     """A run of group-relative policy optimisation on a language model.
 
     data: problems in guerdon's, GSM8K's or MATH's columns (`guerdon.curation.math_problems`), or None: embedded word
-    problems. instruction: added to each problem. model: a causal language model's folder or hub id; None: the embedded
+    problems. layout: "rows" takes rows with a prompt and whatever other columns the rewards and the judge read.
+    instruction: added to each problem. model: a causal language model's folder or hub id; None: the embedded
     reasoner. judge: the reward that only watches and grades. watched, tested: problems set aside for the watch and for
     the closing table, which share no problem with training or each other. samples: completions a tested problem.
     """
@@ -44,6 +47,7 @@ class LanguageConfig(Config):
     preset: Literal["tiny", "published"] = "published"
     seed: int = Field(11, ge=0)
     data: str | None = None
+    layout: Literal["math", "rows"] = "math"
     instruction: str = ""
     skip_bad_rows: bool = False
     limit: int | None = Field(None, ge=8)
@@ -174,10 +178,14 @@ def problems_of(config: LanguageConfig, folder: RunFolder) -> Problems:
             problem_rows(split_problems(config.problems, config.seed)), problem_rows(first), problem_rows(last),
             problem_rows(last, form="held_out"),
         )  # fmt: skip
-    found = load_math(
-        config.data, instruction=config.instruction, skip_bad_rows=config.skip_bad_rows, limit=config.limit,
-        out=folder.path,
-    ).rows  # fmt: skip
+    reading: dict[str, Any] = dict(skip_bad_rows=config.skip_bad_rows, limit=config.limit, out=folder.path)
+    if config.layout == "rows":
+        if config.instruction:
+            raise GuerdonError("instruction goes with layout=math; rows hold the whole prompt")
+        rows = read_rows(find_source(config.data), required=("prompt",), every_column=True, **reading)
+        found = [{**row, "prompt": [dict(one) for one in as_messages(row["prompt"], "user")]} for _, row in rows]
+    else:
+        found = load_math(config.data, instruction=config.instruction, **reading).rows
     by_prompt: dict[str, list[Row]] = {}
     for row in found:
         by_prompt.setdefault(json.dumps(row["prompt"]), []).append(row)

@@ -59,8 +59,22 @@ class _NoNumber(Exception):
 def plain_text(text: str) -> str:
     """``text`` with full-width and other compatible characters in their plain form, invisible marks dropped, Unicode's
     minus, times, division and superscripts as ASCII. Superscripts keep their meaning: "2³" becomes "2^3"."""
+    if text.isascii():
+        return text
     plain = unicodedata.normalize("NFKC", text.translate(_TABLE)).translate(_TABLE)
-    return "".join(mark for mark in plain if unicodedata.category(mark) != "Cf")
+    return plain.translate(_VISIBLE)
+
+
+class _Visible(dict[int, int | None]):
+    """For ``str.translate``: drops invisible marks (category Cf). Each character is looked up once, since one may stand
+    for eighteen and a long text of them would take seconds otherwise."""
+
+    def __missing__(self, code: int) -> int | None:
+        self[code] = None if unicodedata.category(chr(code)) == "Cf" else code
+        return self[code]
+
+
+_VISIBLE = _Visible()
 
 
 def read_number(text: str) -> Fraction | None:

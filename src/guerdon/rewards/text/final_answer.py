@@ -148,10 +148,11 @@ def stated_answer(response: str) -> Stated | None:
 
 def same_answer(first: str, second: str) -> bool:
     """Whether two final answers are the same: equal numbers, or else the same words. For votes over answers."""
-    numbers = _value(plain_text(first)), _value(plain_text(second))
+    plain = plain_text(first), plain_text(second)
+    numbers = _value(plain[0]), _value(plain[1])
     if None not in numbers:
         return numbers[0] == numbers[1]
-    return numbers == (None, None) and _folded(plain_text(first)) == _folded(plain_text(second))
+    return numbers == (None, None) and _folded(plain[0]) == _folded(plain[1])
 
 
 def _outcome(response: str, solution: str) -> float | Failed:
