@@ -38,6 +38,24 @@ def test_a_program_computes() -> None:
 
 
 @pytest.mark.parametrize(
+    "code",
+    [
+        "import sys\nprint(sum(map(int, sys.stdin.buffer.read().split())))",
+        "import sys\ninput = sys.stdin.buffer.readline\nprint(int(input()) + int(input()))",
+        "import sys\ninput = sys.stdin.readline\nprint(int(input()) + int(input()))",
+        "import sys\nprint(sum(int(line) for line in sys.stdin))",
+        "print(sum(map(int, open(0).read().split())))",
+        "print(sum(map(int, open(0, 'rb').read().split())))",
+        "import os\nprint(sum(map(int, os.read(0, 100).split())))",
+        "print(int(input()) + int(input()))\nexit()",
+    ],
+)
+@pytest.mark.parametrize("above", ["", "# " + "x" * 20_000 + "\n"])
+def test_every_way_to_read_standard_input(code: str, above: str) -> None:
+    assert ran(above + code, given="19\n23\n") == Ran("done", "42\n")
+
+
+@pytest.mark.parametrize(
     ("code", "state"),
     [
         ("while True: pass", "cpu"),
@@ -101,6 +119,22 @@ def test_a_blocked_program_fails_by_the_clock() -> None:
     code = "import _thread\nlock = _thread.allocate_lock()\nlock.acquire()\nlock.acquire()"
     found = run_program(code, cpu=1, deadline=2.0)
     assert isinstance(found, Failed) and found.kind in ("deadline", "unavailable")
+
+
+def test_a_process_with_many_open_files_can_run_programs() -> None:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2048:
+        pytest.skip("this process may not open so many files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2048, hard))
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        assert ran("print(1)") == Ran("done", "1\n")
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_no_process_is_left() -> None:
@@ -177,3 +211,26 @@ def test_the_last_block_counts() -> None:
     assert program_of(block("a") + "text\n" + block("b")) == "b\n"
     assert program_of("```\nx = 1\n```") == "x = 1\n" and program_of("x = 1") is None
     assert program_of("```json\n{}\n```") is None and program_of("```python\n" * 100_000) is None
+
+
+def test_blocks_of_other_languages_and_blocks_left_open() -> None:
+    assert program_of("```json\n{}\n```\nThen:\n```python\nx = 1\n```\nDone.") == "x = 1\n"
+    assert program_of(block("a") + "```text\nb\n```") == "a\n"
+    assert program_of(block("a") + "```python\nb") == "a\n"
+    assert program_of("```Python3 \r\na\r\n``` \r\n") == "a\r\n"
+
+
+def test_tests_that_cannot_be_tested_are_no_wrong_programs() -> None:
+    ran("pass")
+    right = block("def f(): return 1")
+    tests = [
+        [{"call": "f(", "expect": 1}],
+        call_tests(["assert f() == {(1, 2): 3}"]),
+        [{"call": "f()", "expect": 1, "input": None, "output": None}],
+        [{"call": "f() - 1 or None", "expect": None}],
+        ["f() == 1"],
+    ]
+    found = CodeExecutionReward()(None, [right] * len(tests), tests=tests)
+    assert [one.kind if isinstance(one, Failed) else one for one in found] == [
+        "unparseable", "unparseable", 1.0, 1.0, "unparseable",
+    ]  # fmt: skip

@@ -56,6 +56,8 @@ BOMBS = {
     "fraction chain": "#### " + "1/" * 40_000 + "1",
     "commas": "#### " + "1," * 50_000,
     "unicode digits": "#### " + "٣" * LONG,
+    "one for eighteen": "\ufdfa" * LONG,
+    "invisible": "#### 1" + "\u200b\u202e" * (LONG // 2),
     "combining": "#### 1" + "\u0301" * LONG,
     "truncated": "First, 9 + 9 is \\boxed{1",
 }

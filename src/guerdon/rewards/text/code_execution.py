@@ -11,7 +11,6 @@ import ast
 import json
 import math
 import os
-import re
 import select
 import signal
 import subprocess
@@ -31,12 +30,13 @@ from guerdon.core.outcome import Failed
 __all__ = ["CodeExecutionReward", "Ran", "call_tests", "program_of", "run_program"]
 
 MODULES = (
-    "abc", "bisect", "cmath", "collections", "copy", "dataclasses", "datetime", "decimal", "enum", "fractions",
-    "functools", "heapq", "itertools", "json", "math", "operator", "random", "re", "statistics", "string", "sys",
-    "textwrap", "typing", "unicodedata",
+    "abc", "array", "bisect", "calendar", "cmath", "collections", "contextlib", "copy", "dataclasses", "datetime",
+    "decimal", "enum", "fractions", "functools", "heapq", "io", "itertools", "json", "math", "numbers", "operator",
+    "pprint", "queue", "random", "re", "statistics", "string", "struct", "sys", "textwrap", "time", "types", "typing",
+    "unicodedata",
 )  # fmt: skip
 _CHILD = Path(__file__).with_name("code_sandbox.py")
-_BLOCK = re.compile(r"^```[ \t]*(?:python3?|py)?[ \t]*\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE | re.IGNORECASE)
+_PYTHON = ("", "py", "python", "python3")  # what may stand behind an opening fence
 _LONGEST = 50_000
 Pays = Literal["all", "share"]
 State = Literal["done", "error", "cpu", "memory", "output", "crash"]
@@ -52,9 +52,24 @@ class Ran:
 
 
 def program_of(response: str) -> str | None:
-    """The last fenced block of Python in ``response`` (```python or no language), or None where there is none."""
-    found = _BLOCK.findall(response) if len(response) <= 4 * _LONGEST else []
-    return found[-1] if found else None
+    """The last fenced block of Python in ``response`` (```python or no language), or None where there is none.
+
+    A block goes from its fence to the next line that is nothing but a fence. Linear in the length of the response.
+    """
+    last: str | None = None
+    opened: list[str] | None = None
+    python = False
+    for line in response.split("\n"):
+        plain = line.rstrip()
+        language = plain[3:].strip().casefold() if plain.startswith("```") and "`" not in plain[3:] else None
+        if opened is None:
+            if language is not None:
+                opened, python = [], language in _PYTHON
+        elif language == "":
+            last, opened = ("".join(opened) if python else last), None
+        else:
+            opened.append(line + "\n")
+    return last
 
 
 def call_tests(asserts: Sequence[str]) -> list[dict[str, Any]]:
@@ -131,9 +146,11 @@ def _read(child: subprocess.Popen[bytes], most: int, until: float) -> tuple[byte
     assert child.stdout is not None
     descriptor, size = child.stdout.fileno(), 0
     parts: list[bytes] = []
+    ready = select.poll()  # select() knows no descriptor above 1023, which a training process may reach
+    ready.register(descriptor, select.POLLIN)
     while True:
         left = until - time.monotonic()
-        if left <= 0 or not select.select([descriptor], [], [], left)[0]:
+        if left <= 0 or not ready.poll(1000 * left):
             return b"".join(parts), False, True
         part = os.read(descriptor, 65536)
         if not part:
@@ -253,13 +270,19 @@ class CodeExecutionReward:
 def _tests(given: Any) -> list[Mapping[str, Any]] | Failed:
     try:
         tests = json.loads(given) if isinstance(given, str) else list(given)
+        # Tables fill the keys that a row does not use with None; only an expected value may be None itself.
+        tests = [{key: one for key, one in test.items() if one is not None or key == "expect"} for test in tests]
         kinds = {frozenset(("input", "output")) if "input" in test else frozenset(("call", "expect")) for test in tests}
         if len(kinds) > 1 or any(not kind <= test.keys() for kind in kinds for test in tests):
             raise ValueError("all must have input and output, or all call and expect")
         texts = [test[key] for test in tests for key in ("input", "output", "call") if key in test]
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("input, output and call are texts")
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        for test in tests:
+            if "call" in test and "input" not in test:
+                ast.parse(test["call"], mode="eval")
+                _as_json(test["expect"])
+    except (ValueError, TypeError, AttributeError, SyntaxError, RecursionError, MemoryError) as error:
         return Failed(f"the tests cannot be read: {str(error)[:120]}", "unparseable")
     return tests
 

@@ -1,7 +1,8 @@
 """What runs inside the sandbox's own process: give up rights, then run one program. Started by `code_execution`.
 
-It is run as a file by ``python -I -S`` and imports nothing of this package. Its input is one line of JSON (the request)
-and then the program's own standard input. It writes one line, "ready" or why it cannot be safe, before the program.
+It is run as a file by ``python -I -S`` and imports nothing of this package. Its input is a file: one line of JSON (the
+request) and then the program's own standard input. It writes one line, "ready" or why it cannot be safe, before the
+program.
 
 Rights are given up in this order: limits of the process (CPU, memory, size of files, processes, open files), then a
 filter of system calls that lets through only what computing, reading standard input and writing standard output need.
@@ -11,6 +12,7 @@ whatever the program does to the interpreter. What the program may import is the
 
 from __future__ import annotations
 
+import builtins
 import ctypes
 import importlib
 import io
@@ -92,9 +94,37 @@ def _plain(value: Any) -> Any:
     return {"repr": repr(value)[:1000]}
 
 
+def read_request() -> dict[str, Any]:
+    """The first line of standard input; the next byte that anyone reads, buffered or not, is the program's own."""
+    parts = []
+    while b"\n" not in (part := os.read(0, 65536)):
+        if not part:
+            raise ValueError("no request")
+        parts.append(part)
+    line = b"".join(parts) + part.partition(b"\n")[0]
+    os.lseek(0, len(line) + 1, os.SEEK_SET)
+    return json.loads(line)
+
+
+def give_usual_names() -> None:
+    """What programs expect and a bare or filtered interpreter lacks: exit, quit, and standard input as open(0).
+
+    The last needs a system call on paths (stat), which stays closed. This is convenience: the kernel does the refusing.
+    """
+    opened = builtins.open
+
+    def open_(file: Any, mode: str = "r", *rest: Any, **more: Any) -> Any:
+        if file in (0, "/dev/stdin") and "r" in mode:
+            return sys.stdin.buffer if "b" in mode else sys.stdin
+        return opened(file, mode, *rest, **more)
+
+    builtins.open = open_  # type: ignore[assignment]
+    builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]
+
+
 def main() -> None:
     """Read the request, close the doors, run."""
-    request = json.loads(sys.stdin.readline())
+    request = read_request()
     try:
         for name in request["modules"]:
             importlib.import_module(name)
@@ -106,6 +136,7 @@ def main() -> None:
         print(f"closed: {error}", flush=True)
         return
     print("ready", flush=True)
+    give_usual_names()
     for name in ("ctypes", "_ctypes", "resource", "importlib"):
         sys.modules.pop(name, None)
     status = 0
