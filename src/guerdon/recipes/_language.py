@@ -65,7 +65,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "published": {"training": {"max_completion_length": 1024}},
     "tiny": {
         "training": {
-            "steps": 60, "prompts_per_step": 16, "num_generations": 8, "learning_rate": 2e-4, "max_grad_norm": 1.0,
+            "steps": 80, "prompts_per_step": 16, "num_generations": 8, "learning_rate": 1e-4, "max_grad_norm": 1.0,
             "max_completion_length": LONGEST, "save_every": 20, "watch_every": 10,
         },
     },
