@@ -95,7 +95,7 @@ def run(
     """Run a system from start to report."""
     from guerdon.cli.running import run_system
 
-    changes = {"data": data, "model": model, "seed": seed, "skip_bad_rows": skip_bad_rows or None}
+    changes: dict[str, Any] = {"data": data, "model": model, "seed": seed, "skip_bad_rows": skip_bad_rows or None}
     changes |= {"rewards": reward or None, "training.stop_on": stop_on}
     run_system(slug, preset, config, changes, set_ or [], out, resume=resume, overwrite=overwrite)
 

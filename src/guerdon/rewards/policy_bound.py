@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["PolicyBound", "bind_policy", "policy_bound"]
+from guerdon.core.answer import completion_text
+from guerdon.core.errors import GuerdonError
+
+__all__ = ["AsksPolicy", "PolicyBound", "bind_policy", "policy_bound"]
 
 
 @runtime_checkable
@@ -21,6 +24,44 @@ class PolicyBound(Protocol):
         temperature: of the sampling. template: further arguments of the chat template.
         """
         ...
+
+
+class AsksPolicy:
+    """What rewards that ask the policy share: holding it, and the completions as its token ids."""
+
+    __name__: str
+    _policy: tuple[Any, Any, float, dict[str, Any]] | None = None
+
+    def bind_policy(
+        self, model: Any, tokenizer: Any, *, temperature: float = 1.0, template: Mapping[str, Any] | None = None
+    ) -> None:
+        """The policy to ask from now on; see `PolicyBound`."""
+        self._policy = (model, tokenizer, float(temperature), dict(template or {}))
+
+    def bound(self) -> tuple[Any, Any, float, dict[str, Any]]:
+        """(model, tokenizer, temperature, template arguments). Raises GuerdonError without a policy."""
+        if self._policy is None:
+            raise GuerdonError(
+                f"reward {self.__name__!r} asks the policy itself, which it has not been given; add "
+                "callbacks=[PolicyLink(reward)] to the trainer, or call bind_policy(model, tokenizer)"
+            )
+        return self._policy
+
+    def ids_of(self, prompts: Sequence[Any], completions: Sequence[Any], completion_ids: Any) -> list[list[int]]:
+        """Token ids of the completions: the trainer's own where it gave them, else the texts tokenised again.
+
+        Raises GuerdonError for token ids that are not one list a completion.
+        """
+        tokenizer = self.bound()[1]
+        if completion_ids is None:
+            texts = [completion_text(one) for one in completions]
+            ids = [list(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+        else:
+            ids = [[int(token) for token in row] for row in completion_ids]
+        if not len(prompts) == len(ids) == len(completions):
+            counts = f"{len(prompts)} prompts, {len(completions)} completions, {len(ids)} lists of token ids"
+            raise GuerdonError(f"reward {self.__name__!r}: one of each is needed, got {counts}")
+        return ids
 
 
 def policy_bound(*rewards: Any) -> list[PolicyBound]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from guerdon.core.answer import completion_text
 from guerdon.core.errors import GuerdonError, unknown
 from guerdon.core.identity import config_hash
 from guerdon.core.json_actions import SHOP_ACTIONS, JsonActionParser, ParsedAction
@@ -17,12 +16,13 @@ from guerdon.models.sequence_log_probs import chat_ids
 from guerdon.objectives.self_certainty import Form, self_certainty
 from guerdon.rewards.compose import weighted_sum
 from guerdon.rewards.composite import Composite
+from guerdon.rewards.policy_bound import AsksPolicy
 from guerdon.rewards.text.hierarchical import shop_r1
 
 __all__ = ["RationaleCertainty", "shop_r1_with_certainty"]
 
 
-class RationaleCertainty:
+class RationaleCertainty(AsksPolicy):
     """Mean self-certainty over the tokens of the rationale, >= 0; 0 where a completion has no rationale to be read.
 
     form:        of `guerdon.objectives.self_certainty`; to be chosen, since the paper's formula and figure differ.
@@ -59,33 +59,14 @@ class RationaleCertainty:
         self.ceiling, self.batch_size, self.__name__ = float(ceiling), batch_size, name
         # log V is not known before the policy is; "kl_pu" stays below it, which no vocabulary takes past 20.
         self.range = (0.0, {"scaled": 1.0, "kl_pu": 20.0, "kl_up": self.ceiling}[form])
-        self._policy: tuple[Any, Any, float, dict[str, Any]] | None = None
-
-    def bind_policy(
-        self, model: Any, tokenizer: Any, *, temperature: float = 1.0, template: Mapping[str, Any] | None = None
-    ) -> None:
-        """The policy to ask from now on; see `guerdon.rewards.policy_bound.PolicyBound`."""
-        self._policy = (model, tokenizer, float(temperature), dict(template or {}))
 
     @torch.no_grad()
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], *, completion_ids: Any = None, **columns: Any
     ) -> list[float]:
         """N rewards. Raises GuerdonError without a policy, or for token ids that are not one list a completion."""
-        if self._policy is None:
-            raise GuerdonError(
-                f"reward {self.__name__!r} asks the policy itself, which it has not been given; add "
-                "callbacks=[PolicyLink(reward)] to the trainer, or call bind_policy(model, tokenizer)"
-            )
-        model, tokenizer, temperature, template = self._policy
-        if completion_ids is None:
-            texts = [completion_text(one) for one in completions]
-            ids = [list(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
-        else:
-            ids = [[int(token) for token in row] for row in completion_ids]
-        if not len(prompts) == len(ids) == len(completions):
-            counts = f"{len(prompts)} prompts, {len(completions)} completions, {len(ids)} lists of token ids"
-            raise GuerdonError(f"reward {self.__name__!r}: one of each is needed, got {counts}")
+        model, tokenizer, temperature, template = self.bound()
+        ids = self.ids_of(prompts, completions, completion_ids)
         asked = [chat_ids(prompt, tokenizer, template) for prompt in prompts]
         masks = [self._rationale(row, tokenizer) for row in ids]
         was_training = model.training

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from guerdon.core.answer import completion_text
 from guerdon.core.errors import GuerdonError, unknown
 from guerdon.core.identity import config_hash, name_of
 from guerdon.core.reward import Reward
@@ -19,6 +18,7 @@ from guerdon.models.sequence_log_probs import Blank, blank_question, chat_ids, s
 from guerdon.objectives.self_alignment import Variant, self_aligned, token_gains
 from guerdon.rewards.compose import anneal
 from guerdon.rewards.composite import Combined, Composite, bounds_of, broken, numbers, scaled
+from guerdon.rewards.policy_bound import AsksPolicy
 from guerdon.rewards.text.final_answer import rule_verifier
 
 __all__ = ["AlignmentDetail", "SelfAlignedReward", "SelfAlignment"]
@@ -38,7 +38,7 @@ class AlignmentDetail:
     ids: list[int]
 
 
-class SelfAlignment:
+class SelfAlignment(AsksPolicy):
     """R_SA = clip(1 - ppl(a | q) / ppl(a)): the part that the policy itself judges. It never sees whether a is right.
 
     Never climb it alone: in the paper it then fell to 21% accuracy in answers of 84 tokens. `SelfAlignedReward` has it
@@ -77,13 +77,6 @@ class SelfAlignment:
         self.variant, self.clip, self.blank, self.batch_size = variant, clip, blank, batch_size
         self.range = (min(clip[0], 0.0), max(clip[1], 0.0)) if clip is not None else None
         self.__name__ = name
-        self._policy: tuple[Any, Any, float, dict[str, Any]] | None = None
-
-    def bind_policy(
-        self, model: Any, tokenizer: Any, *, temperature: float = 1.0, template: Mapping[str, Any] | None = None
-    ) -> None:
-        """The policy to ask from now on; see `guerdon.rewards.policy_bound.PolicyBound`."""
-        self._policy = (model, tokenizer, float(temperature), dict(template or {}))
 
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], *, completion_ids: Any = None, **columns: Any
@@ -116,20 +109,8 @@ class SelfAlignment:
     def _both(
         self, prompts: Sequence[Any], completions: Sequence[Any], completion_ids: Any
     ) -> tuple[Tensor, Tensor, Tensor, list[list[int]]]:
-        if self._policy is None:
-            raise GuerdonError(
-                f"reward {self.__name__!r} asks the policy itself, which it has not been given; add "
-                "callbacks=[PolicyLink(reward)] to the trainer, or call bind_policy(model, tokenizer)"
-            )
-        model, tokenizer, temperature, template = self._policy
-        if completion_ids is None:
-            texts = [completion_text(one) for one in completions]
-            ids = [list(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
-        else:
-            ids = [[int(token) for token in row] for row in completion_ids]
-        if not len(ids) == len(prompts) == len(completions):
-            counts = f"{len(prompts)} prompts, {len(completions)} completions, {len(ids)} lists of token ids"
-            raise GuerdonError(f"reward {self.__name__!r}: one of each is needed, got {counts}")
+        model, tokenizer, temperature, template = self.bound()
+        ids = self.ids_of(prompts, completions, completion_ids)
         whole = [chat_ids(prompt, tokenizer, template) for prompt in prompts]
         blank = [blank_question(prompt, tokenizer, self.blank, template) for prompt in prompts]
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
