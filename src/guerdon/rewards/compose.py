@@ -18,10 +18,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from guerdon.core.errors import GuerdonError, unknown
-from guerdon.core.identity import identity, name_of
+from guerdon.core.identity import name_of
 from guerdon.core.outcome import Scores
 from guerdon.core.reward import Reward, is_groupwise
 from guerdon.objectives.advantages import Spread, group_advantages
@@ -157,21 +156,7 @@ class _Gate(Composite):
             return {self._condition: gate, **self._scorers.score(prompts, completions, columns, [self._inner])}
         # A reward that need not see whole groups is spared the samples that cannot pass: a judge costs money, and a
         # malformed answer may be nothing it can read.
-        n, rows = len(prompts), np.flatnonzero(passed)
-        values, valid, dropped = np.full(n, np.nan), np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
-        inner = Scores(values, valid, identity=identity(self.parts[self._inner]))
-        if len(rows):
-            kept = {key: _rows(value, rows, n) for key, value in columns.items()}
-            some = self._scorers.score(_rows(prompts, rows, n), _rows(completions, rows, n), kept, [self._inner])[
-                self._inner
-            ]
-            values[rows], valid[rows], dropped[rows] = some.values, some.valid, some.dropped
-            parts = {}
-            for key, row in some.parts.items():
-                parts[key] = np.full(n, np.nan)
-                parts[key][rows] = row
-            failures = {int(rows[index]): failure for index, failure in some.failures.items()}
-            inner = Scores(values, valid, failures, parts, some.identity, dropped)
+        inner = self._scorers.score_some(self._inner, prompts, completions, columns, np.flatnonzero(passed))
         return {self._condition: gate, self._inner: inner}
 
     def _combine(self, scored: Mapping[str, Scores], prompts: Sequence[Any], columns: Mapping[str, Any]) -> Combined:
@@ -286,12 +271,3 @@ def penalty(reward: Reward, cost: Reward, weight: float = 1.0, *, name: str | No
     if not (weight >= 0 and math.isfinite(weight)):
         raise GuerdonError(f"the weight of a penalty is a finite number of at least 0, got {weight}")
     return _WeightedSum(named_terms([(reward, 1.0), (cost, -weight)]), (), name or f"penalised_{name_of(reward)}")
-
-
-def _rows(values: Any, rows: np.ndarray, n: int) -> Any:
-    """The rows of a per-sample column; anything that is not per-sample (a state, a function) is passed on as it is."""
-    if isinstance(values, (list, tuple)) and len(values) == n:
-        return [values[row] for row in rows]
-    if isinstance(values, (np.ndarray, Tensor)) and values.ndim and len(values) == n:
-        return values[rows] if isinstance(values, np.ndarray) else values[torch.from_numpy(rows)]
-    return values

@@ -212,6 +212,33 @@ class PartScorers:
                 scored[key] = part.scores(prompts, completions, **columns)
         return {key: scored[key] for key in keys}
 
+    def score_some(
+        self, key: str, prompts: Sequence[Any], completions: Any, columns: Mapping[str, Any], rows: NDArray[np.int64]
+    ) -> Scores:
+        """Scores [N] of one reward that sees ``rows`` alone; the others have none."""
+        n = len(prompts)
+        values, valid, dropped = np.full(n, np.nan), np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
+        if not len(rows):
+            return Scores(values, valid, identity=identity(self.parts[key]))
+        kept = {name: _rows(value, rows, n) for name, value in columns.items()}
+        some = self.score(_rows(prompts, rows, n), _rows(completions, rows, n), kept, [key])[key]
+        values[rows], valid[rows], dropped[rows] = some.values, some.valid, some.dropped
+        parts = {}
+        for name, row in some.parts.items():
+            parts[name] = np.full(n, np.nan)
+            parts[name][rows] = row
+        failures = {int(rows[index]): failure for index, failure in some.failures.items()}
+        return Scores(values, valid, failures, parts, some.identity, dropped)
+
+
+def _rows(values: Any, rows: NDArray[np.int64], n: int) -> Any:
+    """The rows of a per-sample column; anything that is not per-sample (a state, a function) is passed on as it is."""
+    if isinstance(values, list | tuple) and len(values) == n:
+        return [values[row] for row in rows]
+    if isinstance(values, np.ndarray | Tensor) and values.ndim and len(values) == n:
+        return values[rows] if isinstance(values, np.ndarray) else values[torch.from_numpy(rows)]
+    return values
+
 
 class ConstantTerms:
     """Warns once for each term of a reward that has been constant within every group so far."""
