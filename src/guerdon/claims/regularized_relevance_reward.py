@@ -4,7 +4,8 @@ The hacking ladder of the system's card. For each query a softmax policy chooses
 texts: copy the query, repeat it ten times, a short and a long answer on its topic, a long answer on another topic, and
 for closed queries the reference, alone and padded. REINFORCE climbs each reward, scored on the texts themselves by the
 real terms with hashed n-grams as the encoder. The negative control's relevance is to another query. A length alone, and
-the open branch for all queries, are the paper's own ablations.
+the open branch for all queries, are the paper's own ablations. That relevance alone copies was first asked of single
+copies; by a cosine ten copies are as relevant, which was seen on seeds 1 to 3, and either counts now.
 """
 
 from __future__ import annotations
@@ -169,10 +170,12 @@ def run(
                 bar.advance(1, seed=seed, arm=name)
     relevance, length, longer, everywhere, whole, control = arms.values()
     effect, shown = difference(whole, relevance, "worth"), difference(control, relevance, "worth")
+    copied = relevance.values("open: copy") + relevance.values("open: repeat")
     checks = [
         above("R3 is worth more than relevance alone", effect),
         control_fails("relevance to another query is not", effect, shown, difference(whole, control, "worth")),
-        above("relevance alone copies the query", effect_of(relevance.values("open: copy")), 0.5),
+        # A cosine does not tell a text from ten copies of it.
+        above("relevance alone copies the query, once or often", effect_of(copied), 0.9),
         above("times length it is repeated", effect_of(longer.values("open: repeat")), 0.5),
         above("with diversity it is a long answer on the topic", effect_of(whole.values("open: long")), 0.5),
         below("the open branch for all answers closed queries by the reference less than R3",
@@ -199,7 +202,5 @@ def run(
             *tables,
             arms_section("worth, and its rank correlation with the reward", list(arms.values()), ["worth", "rho"]),
         ],
-        notes=[
-            "not shown here: that a reward model of preferences scores long answers off the topic above short ones on it"
-        ],
+        notes=["not shown: that reward models of preferences score long answers off the topic above short ones on it"],
     )
