@@ -6,7 +6,9 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 export TOKENIZERS_PARALLELISM = false
 
 CLAIMS ?= realgen flow-grpo adv-grpo skywork-reward-v2 secrets-rlhf-2 reward-topology-tree contrast-instructions polar \
-  basereward ixc-2.5-reward rewardbench-2 rewardmath mrmbench remodetect lvis-ap starc one-token-to-fool
+  basereward ixc-2.5-reward rewardbench-2 rewardmath mrmbench remodetect lvis-ap starc one-token-to-fool \
+  reward-clip-delta noisy-rewards-rpr self-aligned-reward co-reward fine-grained-rlhf follow-up-likelihood \
+  hybrid-multi-aspect regularized-relevance-reward shop-r1 resume-grpo extrans
 
 .PHONY: install demo test test-slow lint claims perf flagship docs clean
 
