@@ -71,11 +71,12 @@ class Dot:
 
 def watch(
     curves: Sequence[Curve], *, chosen: float | None = None, stopped: float | None = None, narrow: bool = False,
-    name: str = "watch",
+    name: str = "watch", scale: str = "looks real to the judge, P(real)",
 ) -> Markup:  # fmt: skip
     """The hacking watch: training rewards and judges on the same axes against the step.
 
     Faint lines are single steps, strong lines their running mean; steps after ``chosen`` are shaded as thrown away.
+    scale: what an axis from 0 to 1 is of.
     """
     width, height = (370, 330) if narrow else (1000, 360)
     values = [value for curve in curves for value in curve.series.values]
@@ -89,7 +90,7 @@ def watch(
         axes.yaxis.grid(True)
         axes.xaxis.set_major_locator(MaxNLocator(6 if narrow else 10, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5))
-        _title(figure, "looks real to the judge, P(real)" if unit else "reward, in its own unit", width, height)
+        _title(figure, scale if unit else "reward, in its own unit", width, height)
         axes.set_xlabel("training step")
         _event_lines(axes, chosen, stopped, first, last, narrow)
         ends = [(_draw(axes, curve, _dash(curves, curve)), curve) for curve in curves]

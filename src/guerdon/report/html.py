@@ -110,6 +110,7 @@ def _page(record: Record) -> dict[str, Any]:
         "arms": [(record.label(name), record.style(name), _ARMS.get(name, "")) for name in record.arms],
         "judges": _judges(record),
         "grid": grid,
+        "textual": record.textual,
         "hero": _hero(record, grid),
         "above_real": tables.above_real(record),
         "open_rows": _OPEN_ROWS,
@@ -197,6 +198,7 @@ def _watch(record: Record, stage: str) -> Watch | None:
     stopped = stopped_in(record, stage)
     events: Any = {"chosen": number(stopped.get("chosen_step")), "stopped": number(stopped.get("step"))}
     name = f"watch{list(record.stages).index(stage)}"
+    scale: Any = {"scale": "score"} if record.textual else {}
     absent = [role for role in ("validation", "held-out") if not any(curve.role == role for curve in curves)]
     notes = [f"No {' and no '.join(absent)} judge was read in this stage."] if absent else []
     reason = str(stopped.get("reason") or "").strip().rstrip(".")
@@ -205,8 +207,8 @@ def _watch(record: Record, stage: str) -> Watch | None:
         told.append(f"Stopped at step {events['stopped']:.0f}: {reason}.")
     return Watch(
         _STAGES.get(stage, words(stage).capitalize()),
-        figures.watch(curves, name=name, **events),
-        figures.watch(curves, name=name + "n", narrow=True, **events),
+        figures.watch(curves, name=name, **events, **scale),
+        figures.watch(curves, name=name + "n", narrow=True, **events, **scale),
         [
             Key(f"{curve.label} · {figures.ROLE_WORDS[curve.role]}", curve.role, *figures.legend_line(curves, curve))
             for curve in curves

@@ -55,6 +55,11 @@ class Record:
         return {str(name) for name in names} if isinstance(names, list) else set()
 
     @property
+    def textual(self) -> bool:
+        """Whether the policy writes texts, not pictures."""
+        return "policy" in self.stages
+
+    @property
     def finished(self) -> bool:
         return bool(self.summary)
 
