@@ -82,7 +82,7 @@ def watch(
     values = [value for curve in curves for value in curve.series.values]
     unit = min(values) >= 0 and max(values) <= 1
     with matplotlib.rc_context(RC):
-        figure, axes = canvas(width, height, left=46, right=12 if narrow else 190, top=46 if narrow else 34, bottom=48)
+        figure, axes = canvas(width, height, left=46, right=12 if narrow else 210, top=46 if narrow else 34, bottom=48)
         first = min(curve.series.steps[0] for curve in curves)
         last = max(curve.series.steps[-1] for curve in curves)
         axes.set_xlim(first - 0.01 * (last - first or 1), last + 0.01 * (last - first or 1))
