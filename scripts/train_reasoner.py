@@ -10,8 +10,8 @@ is: after 450 it solves a fifth of them, after 800 seven in ten when greedy and 
 from __future__ import annotations
 
 import argparse
-import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -31,6 +31,7 @@ from guerdon.policies.reasoner import (
     worked_text,
 )  # fmt: skip
 from guerdon.rewards.text.final_answer import rule_verifier
+from guerdon.trainers.warm_start import Example, example, teach
 
 TRIES = 8
 BUCKET = 16  # batches of texts of like length are cut from so many batches at a time
@@ -62,69 +63,36 @@ def main() -> None:
 
 
 def train(model: Any, tokenizer: Any, arguments: argparse.Namespace) -> None:
-    """Next-token prediction of the solution given the problem, with warm-up and cosine decay."""
-    # Muon for the matrices inside the layers, AdamW for embeddings and norms: half the steps of AdamW alone.
-    inner = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
-    outer = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
-    optimizers: list[Any] = [
-        torch.optim.Muon(inner, lr=arguments.learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(outer, lr=arguments.learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
-    ]
-    steps, warm = arguments.steps, max(1, arguments.steps // 20)
+    """Next-token prediction of the solution given the problem."""
+    started, losses = time.monotonic(), []
 
-    def rate(step: int) -> float:
-        return min(1.0, (step + 1) / warm) * (0.02 + 0.49 * (1 + math.cos(math.pi * step / steps)))
+    def told(step: int, loss: float) -> None:
+        losses.append(loss)
+        if step % 50 == 0:
+            print(f"step {step}  loss {np.mean(losses[-50:]):.4f}  {time.monotonic() - started:.0f} s", flush=True)
 
-    schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, rate) for optimizer in optimizers]
+    rows = batches(tokenizer, arguments.batch, arguments.wrong)
+    teach(model, tokenizer.pad_token_id, rows, arguments.steps, learning_rate=arguments.learning_rate, on_step=told)
+
+
+def batches(tokenizer: Any, size: int, wrong: float) -> Iterator[list[Example]]:
+    """Batches of texts of like length, of new problems for ever."""
     rng = np.random.default_rng(1)
-    started, place, waiting, losses = time.monotonic(), 0, [], []
-    model.train()
-    for step in range(steps):
-        if not waiting:
-            rows = []
-            while len(rows) < BUCKET * arguments.batch:
-                problem = word_problem(1, place)
-                place += 1
-                if split_of(problem) == "train":
-                    told = problem.question if rng.random() < 0.7 else problem.paraphrase
-                    rows.append(example(tokenizer, told, worked_text(problem, rng, wrong=arguments.wrong)))
-            rows.sort(key=lambda row: len(row[0]))
-            waiting = [rows[start : start + arguments.batch] for start in range(0, len(rows), arguments.batch)]
-            rng.shuffle(waiting)  # type: ignore[arg-type]
-        ids, labels = padded(waiting.pop(), tokenizer.pad_token_id)
-        # Pads come last and attention is causal, so no real token sees one and the mask can be left out.
-        loss = model(input_ids=ids, labels=labels).loss
-        model.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer, schedule in zip(optimizers, schedules):
-            optimizer.step()
-            schedule.step()
-        losses.append(loss.item())
-        if (step + 1) % 50 == 0:
-            seconds = time.monotonic() - started
-            print(f"step {step + 1}  loss {np.mean(losses[-50:]):.4f}  {seconds:.0f} s", flush=True)
-    model.eval()
-
-
-def example(tokenizer: Any, told: str, worked: str) -> tuple[list[int], int]:
-    """(ids of a whole conversation, where the answer begins)."""
-    turn = tokenizer.apply_chat_template(
-        [{"role": "user", "content": told}], add_generation_prompt=True, tokenize=True, return_dict=True
-    )["input_ids"]
-    # Tokenised apart, as it will be when sampled: a merge across the border would never be seen again.
-    return [*turn, *tokenizer(worked, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id], len(turn)
-
-
-def padded(batch: list[tuple[list[int], int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and labels [B, T] of a batch; what is asked, and padding, has the label -100."""
-    length = max(len(ids) for ids, _ in batch)
-    ids = torch.full((len(batch), length), pad)
-    labels = torch.full((len(batch), length), -100)
-    for row, (tokens, start) in enumerate(batch):
-        ids[row, : len(tokens)] = torch.tensor(tokens)
-        labels[row, start : len(tokens)] = torch.tensor(tokens[start:])
-    return ids, labels
+    place = 0
+    while True:
+        rows: list[Example] = []
+        while len(rows) < BUCKET * size:
+            problem = word_problem(1, place)
+            place += 1
+            if split_of(problem) == "train":
+                asked = problem.question if rng.random() < 0.7 else problem.paraphrase
+                turn = [{"role": "user", "content": asked}]
+                rows.append(example(tokenizer, turn, worked_text(problem, rng, wrong=wrong)))
+        rows.sort(key=lambda row: len(row[0]))
+        waiting = [rows[start : start + size] for start in range(0, len(rows), size)]
+        rng.shuffle(waiting)  # type: ignore[arg-type]
+        while waiting:
+            yield waiting.pop()
 
 
 def grade(model: Any, tokenizer: Any, count: int) -> None:

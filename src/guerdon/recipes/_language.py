@@ -23,11 +23,11 @@ from guerdon.curation.math_problems import load_math
 from guerdon.metrics.intervals import Interval, bootstrap_mean, paired_difference
 from guerdon.metrics.majority_vote import majority_vote
 from guerdon.policies.reasoner import LONGEST, embedded_reasoner, problem_rows, split_problems
-from guerdon.rewards.text.final_answer import rule_verifier, same_answer, stated_answer
+from guerdon.rewards.text.final_answer import rule_verifier, same_answer
 from guerdon.trainers.language import LanguageTrainingConfig, train_language
-from guerdon.trainers.language_watch import LanguageWatch, Sampled, meters, sample
+from guerdon.trainers.language_watch import LanguageWatch, Sampled, meters, sample, stated_text
 
-__all__ = ["CONFIG", "PRESETS", "LanguageConfig", "Problems", "preset_for", "run_language"]
+__all__ = ["CONFIG", "PRESETS", "LanguageConfig", "Problems", "World", "preset_for", "run_language"]
 
 Row = dict[str, Any]
 Rewards = Mapping[str, tuple[Any, float]]
@@ -88,6 +88,20 @@ class Problems:
 
 
 @dataclass(frozen=True)
+class World:
+    """What a system runs on where it is given no data, no model: problems of its own kind and a policy that meets them.
+
+    problems: of a configuration. policy: (configuration, folder) -> (model, tokenizer), a policy with room to improve.
+    It keeps what it makes in the folder, since a run that goes on asks again.
+    said:     the answer that a completion gives, for votes; None where it gives none.
+    """
+
+    problems: Callable[[Any], Problems]
+    policy: Callable[[Any, Path], tuple[Any, Any]]
+    said: Callable[[str], str | None] = stated_text
+
+
+@dataclass(frozen=True)
 class Graded:
     """right, sampled [P]: the judge on the greedy completion, and its mean over samples; voted, any: the majority's
     answer, and any sample, right [P]. nan where the judge had no verdict."""
@@ -109,22 +123,25 @@ def run_language(
     *,
     rows: Callable[[Problems], Problems] | None = None,
     views: int = 1,
+    world: World | None = None,
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train on ``rewards(model, tokenizer)`` in ``folder``, grade before and after; returns the summary.
 
-    rows: changes the problems first (columns of a reward's own). views: of `train_language`.
+    rows: changes the problems first (columns of a reward's own). views: of `train_language`. world: in place of the
+    embedded word problems and reasoner.
     """
     started = time.monotonic()
-    problems = problems_of(config, folder)
+    world = world or REASONER
+    problems = problems_of(config, folder, world)
     problems = rows(problems) if rows is not None else problems
-    model, tokenizer = _policy(config)
+    model, tokenizer = _policy(config, folder, world)
     given = rewards(model, tokenizer)
     judge = load_reward(config.judge) if config.judge != "rule_verifier" else rule_verifier
     watch = LanguageWatch(
         problems.watched, judge, given, folder.path / "looks", samples=config.training.watch_samples, views=views,
         temperature=config.training.temperature, max_new_tokens=config.training.max_completion_length, seed=config.seed,
-        template=config.training.trl.get("chat_template_kwargs"),
+        template=config.training.trl.get("chat_template_kwargs"), said=world.said,
     )  # fmt: skip
     forms = {"tested problems": problems.tested, **({"told otherwise": problems.other} if problems.other else {})}
     grades = {BEFORE: _grades(model, tokenizer, forms, watch, config, folder, BEFORE)}
@@ -167,17 +184,24 @@ def run_language(
     return summary
 
 
-def problems_of(config: LanguageConfig, folder: RunFolder) -> Problems:
-    """The embedded word problems, or the person's own, split by problem."""
+def _word_problems(config: LanguageConfig) -> Problems:
+    held = split_problems(config.watched + config.tested, config.seed, "held_out")
+    first, last = held[: config.watched], held[config.watched :]
+    return Problems(
+        problem_rows(split_problems(config.problems, config.seed)), problem_rows(first), problem_rows(last),
+        problem_rows(last, form="held_out"),
+    )  # fmt: skip
+
+
+REASONER = World(_word_problems, lambda config, folder: embedded_reasoner())
+
+
+def problems_of(config: LanguageConfig, folder: RunFolder, world: World = REASONER) -> Problems:
+    """Those of ``world``, or the person's own, split by problem."""
     if config.data is None:
         if config.instruction:
-            raise GuerdonError("instruction goes with data: the embedded reasoner knows its own problems as they are")
-        held = split_problems(config.watched + config.tested, config.seed, "held_out")
-        first, last = held[: config.watched], held[config.watched :]
-        return Problems(
-            problem_rows(split_problems(config.problems, config.seed)), problem_rows(first), problem_rows(last),
-            problem_rows(last, form="held_out"),
-        )  # fmt: skip
+            raise GuerdonError("instruction goes with data: the embedded policy knows its own problems as they are")
+        return world.problems(config)
     reading: dict[str, Any] = dict(skip_bad_rows=config.skip_bad_rows, limit=config.limit, out=folder.path)
     if config.layout == "rows":
         if config.instruction:
@@ -201,12 +225,12 @@ def problems_of(config: LanguageConfig, folder: RunFolder) -> Problems:
     return Problems([row for name in order[ends[1] :] for row in by_prompt[name]], watched, tested, [])
 
 
-def _policy(config: LanguageConfig) -> tuple[Any, Any]:
+def _policy(config: LanguageConfig, folder: RunFolder, world: World) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if config.model is None:
-        return embedded_reasoner()
+        return world.policy(config, folder.path)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(config.model, dtype="auto")
         tokenizer = AutoTokenizer.from_pretrained(config.model)
@@ -255,7 +279,7 @@ def _graded(
     drawn = _judged(watch.judge, rows, several).reshape(len(rows), config.samples)
     voted = []
     for texts, scores in zip(several.grouped(), drawn, strict=True):
-        answers = [None if said is None else said.text for said in map(stated_answer, texts)]
+        answers = [watch.said(text) for text in texts]
         label = majority_vote(answers, equal=same_answer).label
         place = next(
             (n for n, one in enumerate(answers) if one is not None and label and same_answer(one, label)), None
@@ -264,7 +288,7 @@ def _graded(
     known: list[bool] = [bool(np.isfinite(row).any()) for row in drawn]
     mean = np.array([row[np.isfinite(row)].mean() if some else np.nan for row, some in zip(drawn, known)])
     best = np.array([np.nanmax(row) if some else np.nan for row, some in zip(drawn, known)])
-    return Graded(right, mean, np.array(voted, float), best, meters(several)), greedy
+    return Graded(right, mean, np.array(voted, float), best, meters(several, watch.said)), greedy
 
 
 def _judged(judge: Any, rows: list[Row], found: Sampled) -> NDArray[np.float64]:

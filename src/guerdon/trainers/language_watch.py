@@ -16,12 +16,13 @@ from guerdon.core.identity import name_of
 from guerdon.core.scorer import Scorer, score_all
 from guerdon.metrics.majority_vote import majority_vote
 from guerdon.metrics.repetition import ngram_repetition
+from guerdon.models.sequence_log_probs import sequence_log_probs
 from guerdon.policies.continuation import CheckpointPolicy
 from guerdon.policies.rewriter import sampling_key
 from guerdon.rewards.text.final_answer import same_answer, stated_answer
 from guerdon.trainers.hack_alarm import HackAlarm, hack_alarm
 
-__all__ = ["LanguageWatch", "Sampled", "answer_ids", "sample"]
+__all__ = ["LanguageWatch", "Sampled", "answer_ids", "meters", "sample", "stated_text", "surprise"]
 
 Row = Mapping[str, Any]
 REPEATED = 8  # words of an n-gram that counts as a repetition
@@ -29,12 +30,15 @@ REPEATED = 8  # words of an n-gram that counts as a repetition
 
 @dataclass(frozen=True)
 class Sampled:
-    """``count`` completions of each of P prompts: texts, lengths in tokens, and which ended, each [P * count]."""
+    """``count`` completions of each of P prompts: texts, lengths in tokens, which ended, and the ids of prompts and
+    completions, each [P * count]."""
 
     texts: list[str]
     lengths: NDArray[np.int64]
     ended: NDArray[np.bool_]
     count: int
+    asked: list[list[int]] = field(default_factory=list)
+    ids: list[list[int]] = field(default_factory=list)
 
     def grouped(self) -> list[list[str]]:
         """The texts, prompt by prompt."""
@@ -77,8 +81,26 @@ def sample(
     ends = policy.ends
     return Sampled(
         tokenizer.batch_decode(made, skip_special_tokens=True), np.array([len(row) for row in made]),
-        np.array([bool(row) and row[-1] in ends for row in made]), count,
+        np.array([bool(row) and row[-1] in ends for row in made]), count, ids, made,
     )  # fmt: skip
+
+
+def stated_text(text: str) -> str | None:
+    """The words of the final answer that a text states (`stated_answer`), or None."""
+    found = stated_answer(text)
+    return None if found is None else found.text
+
+
+def surprise(model: Any, tokenizer: Any, found: Sampled, *, temperature: float = 1.0) -> float:
+    """Mean of -log p over the tokens that were sampled, in nats: an unbiased estimate of the policy's entropy a token.
+
+    nan where nothing was said.
+    """
+    pad = tokenizer.pad_token_id
+    log_probs, mask = sequence_log_probs(
+        model, found.asked, found.ids, temperature=temperature, batch_size=64, pad_id=0 if pad is None else int(pad)
+    )
+    return float(-log_probs[mask].mean()) if bool(mask.any()) else float("nan")
 
 
 @dataclass
@@ -91,6 +113,7 @@ class LanguageWatch:
     samples:   completions a problem, at the temperature of the training.
     views:     wordings of a problem that stand in a row and go to the rewards together.
     folder:    where each look is kept, a file a look, so that a resumed run knows the earlier ones.
+    said:      the answer that a completion gives, for votes; None where it gives none.
     """
 
     problems: Sequence[Row]
@@ -103,6 +126,7 @@ class LanguageWatch:
     max_new_tokens: int = 256
     seed: int = 0
     template: Mapping[str, Any] | None = None
+    said: Callable[[str], str | None] = stated_text
     alarm: Callable[..., HackAlarm | None] = hack_alarm
     looks: dict[int, dict[str, list[float]]] = field(default_factory=dict)
 
@@ -142,7 +166,10 @@ class LanguageWatch:
         row |= {f"scored/{name}": float(np.isfinite(part).mean()) for name, part in scores.items()}
         row["proxy"] = _mean(total.ravel())
         row["group_spread"] = _mean(np.nanstd(total, axis=1)) if np.isfinite(total).any() else float("nan")
-        return row | {f"drift/{name}": value for name, value in meters(found).items()}
+        entropy = surprise(model, tokenizer, found, temperature=self.temperature)
+        return row | {
+            f"drift/{name}": value for name, value in {**meters(found, self.said), "entropy": entropy}.items()
+        }
 
     def scored(self, found: Sampled) -> dict[str, NDArray[np.float64]]:
         """Scores [P * samples] of the judge and every reward; nan where there is none."""
@@ -175,13 +202,13 @@ class LanguageWatch:
         return self.folder / f"{step:06d}.json"
 
 
-def meters(found: Sampled) -> dict[str, float]:
+def meters(found: Sampled, said: Callable[[str], str | None] = stated_text) -> dict[str, float]:
     """What completions look like, whatever they are worth.
 
-    length: tokens. ended: share that came to an end. stated: share with a final answer. repetition: share of 8-grams
-    that stood before. vote_share: mean share of the completions of a prompt that state its commonest answer.
+    length: tokens. ended: share that came to an end. stated: share with an answer (``said``). repetition: share of
+    8-grams that stood before. vote_share: mean share of the completions of a prompt with its commonest answer.
     """
-    answers = [None if said is None else said.text for said in map(stated_answer, found.texts)]
+    answers = [said(text) for text in found.texts]
     shares = [
         majority_vote(answers[start : start + found.count], equal=same_answer).share
         for start in range(0, len(answers), found.count)
