@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guerdon.core.answer import completion_text, parse_answer
+from guerdon.core.errors import GuerdonError
 from guerdon.core.scorer import Scorer
-from guerdon.rewards.text.answer_tags import answer_format, answer_present
+from guerdon.rewards.text.answer_tags import PatternFormat, answer_format, answer_present
 
 WELL_FORMED = "<think>keep the coin</think><answer>a raw photo of a coin</answer>"
 
@@ -92,3 +93,11 @@ def test_garbage_never_raises_and_strict_is_stricter(pieces: list[str]) -> None:
 def test_a_long_degenerate_completion_is_parsed() -> None:
     assert parse_answer("<answer>" * 50_000 + " " * 50_000) is None
     assert parse_answer("<" * 100_000 + WELL_FORMED) == "a raw photo of a coin"
+
+
+def test_a_format_of_ones_own() -> None:
+    boxed = PatternFormat(r"\\boxed\{[^{}]+\}\.?\s*$")
+    assert boxed(None, ["so \\boxed{4}.\n", "so \\boxed{4}, I think", "4"]) == [1.0, 0.0, 0.0]
+    assert boxed.identity() != PatternFormat("a").identity()
+    with pytest.raises(GuerdonError, match="is no regular expression"):
+        PatternFormat("(")

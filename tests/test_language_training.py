@@ -13,14 +13,21 @@ from guerdon.core.errors import GuerdonError
 from guerdon.core.reward import reward
 from guerdon.core.runs import RunFolder
 from guerdon.policies.reasoner import new_reasoner, problem_rows, reasoner_tokenizer, split_problems
-from guerdon.recipes import co_reward, language, noisy_rewards_rpr, self_aligned_reward
+from guerdon.recipes import (
+    co_reward,
+    hybrid_multi_aspect,
+    language,
+    noisy_rewards_rpr,
+    regularized_relevance_reward,
+    self_aligned_reward,
+)
 from guerdon.recipes._language import problems_of
 from guerdon.rewards.text.agreement import CrossViewReward
 from guerdon.rewards.text.final_answer import rule_verifier
 from guerdon.trainers.hack_alarm import HackAlarm
 from guerdon.trainers.keyed_grpo import latest_complete
 from guerdon.trainers.language import LanguageTrainingConfig, train_language
-from guerdon.trainers.language_watch import LanguageWatch, meters, sample
+from guerdon.trainers.language_watch import LanguageWatch, meters, sample, surprise
 
 TINY = dict(
     steps=4, prompts_per_step=2, num_generations=2, learning_rate=1e-3, max_completion_length=12, save_every=2,
@@ -78,6 +85,18 @@ def test_what_the_meters_say(tokenizer: Any) -> None:
     said = meters(type(found)(texts, np.array([5, 5, 5, 40]), np.array([True, True, True, False]), 4))
     assert said["ended"] == 0.75 and said["stated"] == 0.75 and said["length"] == 13.75
     assert said["vote_share"] == pytest.approx(2 / 3) and said["repetition"] > 0.2
+    other = meters(type(found)(texts, np.array([5, 5, 5, 40]), np.array([True] * 4), 4), lambda text: text[:3] or None)
+    assert other["stated"] == 1.0 and other["vote_share"] == 0.75
+
+
+def test_the_entropy_of_a_policy_is_the_mean_surprise_at_its_samples(tokenizer: Any) -> None:
+    model = fresh(tokenizer)
+    found = sample(model, tokenizer, [row["prompt"] for row in ROWS], count=8, max_new_tokens=6)
+    # An untrained model is nearly uniform over its vocabulary.
+    assert surprise(model, tokenizer, found) == pytest.approx(np.log(len(tokenizer)), rel=0.02)
+    greedy = sample(model, tokenizer, [ROWS[0]["prompt"]], temperature=1e-4, max_new_tokens=6)
+    assert surprise(model, tokenizer, greedy, temperature=1e-4) == pytest.approx(0.0, abs=1e-4)
+    assert model.training and found.asked[0] == found.asked[7]
 
 
 def test_a_stopped_run_goes_on_to_the_same_numbers(tokenizer: Any, tmp_path: Path) -> None:
@@ -154,7 +173,10 @@ def written(path: Path, count: int = 12) -> Path:
     return path
 
 
-@pytest.mark.parametrize("recipe", [language, noisy_rewards_rpr, self_aligned_reward])
+@pytest.mark.parametrize(
+    "recipe",
+    [language, noisy_rewards_rpr, self_aligned_reward, hybrid_multi_aspect, regularized_relevance_reward],
+)
 def test_a_recipe_from_start_to_summary(recipe: Any, tokenizer: Any, tmp_path: Path) -> None:
     model = fresh(tokenizer)
     model.save_pretrained(tmp_path / "model")
@@ -170,6 +192,17 @@ def test_a_recipe_from_start_to_summary(recipe: Any, tokenizer: Any, tmp_path: P
     assert [row[1] for row in summary["tables"][0]["rows"]] == ["sampled", "greedy", "majority vote", "any sample"]
     assert (folder.path / "model" / "model.safetensors").is_file() and len(summary["verdicts"]) == 3
     assert recipe.run(config, folder, True)["tables"] == summary["tables"], "resumed at its end it says the same"
+
+
+def test_problems_beyond_the_rule_verifier_are_kept_for_a_judge_that_reads_them(tmp_path: Path) -> None:
+    path = written(tmp_path / "data.jsonl")
+    more = [{"question": f"Expand {n}(x + 1).", "answer": f"#### {n}x + {n}"} for n in range(2, 5)]
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in more)
+    config = language.CONFIG(data=str(path), watched=2, tested=2)
+    folder = RunFolder.open(tmp_path / "run", config)
+    assert len(problems_of(config, folder).train) == 8
+    assert len(problems_of(config.model_copy(update={"judge": "symbolic_verifier"}), folder).train) == 11
 
 
 def test_problems_are_set_apart(tmp_path: Path) -> None:

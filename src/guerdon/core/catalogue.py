@@ -48,6 +48,7 @@ _REWARDS: dict[str, str] = {
     "self_aligned": "guerdon.rewards.text.self_aligned:SelfAlignedReward",
     "shop_r1": "guerdon.rewards.text.hierarchical:shop_r1",
     "shop_r1_with_certainty": "guerdon.rewards.text.rationale_certainty:shop_r1_with_certainty",
+    "symbolic_verifier": "guerdon.rewards.text.symbolic:SymbolicVerifier",
     "target_language": "guerdon.rewards.text.translation:LanguageGate",
     "think_format": "guerdon.rewards.text.translation:ThinkFormatGate",
     "token_contrast": "guerdon.rewards.image.token_contrast:TokenContrastScorer",

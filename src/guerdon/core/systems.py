@@ -240,21 +240,19 @@ SYSTEMS: tuple[System, ...] = (
         slug="hybrid-multi-aspect",
         title="Beyond Monolithic Rewards: A Hybrid and Multi-Aspect Reward Optimization for MLLM Alignment",
         source="arXiv 2510.05283",
-        how="hybrid_multi_aspect",
+        how="run",
         claim="Rewarding checkable prompts by rules and open ones by a model beats either alone, and a length penalty "
         "tied to the group's right answers shortens them at equal accuracy.",
         docs="docs/systems.md#hybrid-multi-aspect",
-        target="guerdon.rewards.text.group_length:hybrid_multi_aspect",
     ),
     System(
         slug="regularized-relevance-reward",
         title="Preference-free Alignment Learning with Regularized Relevance Reward",
         source="arXiv 2402.03469",
-        how="regularized_relevance",
+        how="run",
         claim="Relevance alone is hacked by copying, times length by repeating; times diversity as well it makes long, "
         "diverse, relevant answers, and closed queries need the reference instead.",
         docs="docs/systems.md#regularized-relevance-reward",
-        target="guerdon.rewards.text.relevance:regularized_relevance",
     ),
     System(
         slug="follow-up-likelihood",

@@ -96,9 +96,10 @@ def split_problems(
 
 
 def problem_rows(problems: Iterable[Problem], *, form: Form = "question", chat: bool = True) -> list[dict[str, Any]]:
-    """Rows for a trainer: {"prompt", "solution", "question", "paraphrase", "template"}.
+    """Rows for a trainer: {"prompt", "solution", "worked", "question", "paraphrase", "template"}.
 
-    prompt: the problem in one of its forms, as a user turn, or as plain text without ``chat``. solution: the answer.
+    prompt: the problem in one of its forms, as a user turn, or as plain text without ``chat``. solution: the answer;
+    worked: a text that comes to it.
     """
     rows = []
     for problem in problems:
@@ -106,7 +107,8 @@ def problem_rows(problems: Iterable[Problem], *, form: Form = "question", chat: 
         rows.append(
             {
                 "prompt": [{"role": "user", "content": told}] if chat else told, "solution": str(problem.answer),
-                "question": told, "paraphrase": problem.paraphrase, "template": problem.template,
+                "worked": solution_text(problem.solution), "question": told, "paraphrase": problem.paraphrase,
+                "template": problem.template,
             }
         )  # fmt: skip
     return rows

@@ -209,6 +209,8 @@ def problems_of(config: LanguageConfig, folder: RunFolder, world: World = REASON
         rows = read_rows(find_source(config.data), required=("prompt",), every_column=True, **reading)
         found = [{**row, "prompt": [dict(one) for one in as_messages(row["prompt"], "user")]} for _, row in rows]
     else:
+        # A judge that reads more than numbers keeps the problems that need it.
+        reading["keep_unverifiable"] = config.judge != "rule_verifier"
         found = load_math(config.data, instruction=config.instruction, **reading).rows
     by_prompt: dict[str, list[Row]] = {}
     for row in found:

@@ -19,7 +19,16 @@ from guerdon.core.outcome import Failed
 from guerdon.core.reward import reward
 from guerdon.rewards.text.exact_number import plain_text, read_number
 
-__all__ = ["Stated", "Verdict", "regex_verifier", "rule_verifier", "same_answer", "stated_answer", "verify_answer"]
+__all__ = [
+    "Stated",
+    "Verdict",
+    "regex_verifier",
+    "rule_verifier",
+    "same_answer",
+    "solutions_of",
+    "stated_answer",
+    "verify_answer",
+]
 
 Outcomes = list[float | None | Failed]
 
@@ -81,7 +90,7 @@ def rule_verifier(prompts: Any, completions: Any, *, solution: Any = None, **col
     """
     return [
         None if wanted is None else _outcome(completion_text(said), wanted)
-        for said, wanted in zip(completions, _solutions(solution, completions, "rule_verifier"))
+        for said, wanted in zip(completions, solutions_of(solution, completions, "rule_verifier"))
     ]
 
 
@@ -94,7 +103,7 @@ def regex_verifier(prompts: Any, completions: Any, *, solution: Any = None, **co
     numbers are solutions.
     """
     found: Outcomes = []
-    for said, wanted in zip(completions, _solutions(solution, completions, "regex_verifier")):
+    for said, wanted in zip(completions, solutions_of(solution, completions, "regex_verifier")):
         right = None if wanted is None else _last_number(wanted)
         if wanted is None:
             found.append(None)
@@ -162,7 +171,8 @@ def _outcome(response: str, solution: str) -> float | Failed:
         return Failed(str(error), "unparseable")
 
 
-def _solutions(column: Any, completions: Sequence[Any], name: str) -> list[str | None]:
+def solutions_of(column: Any, completions: Sequence[Any], name: str) -> list[str | None]:
+    """The column of solutions as texts. Raises GuerdonError without one entry a completion."""
     if column is None:
         raise GuerdonError(f"reward {name!r} needs the column 'solution', with the right answer of each prompt")
     if isinstance(column, str) or len(column) != len(completions):
@@ -181,7 +191,7 @@ def _wanted(solution: str) -> tuple[Fraction | None, str] | None:
             plain, value = marked[-1].text, marked[-1].value
     if value is not None:
         return value, ""
-    words = _bare(plain)
+    words = bare_text(plain)
     return (None, _folded(words)) if _WORDS.fullmatch(words) and len(words) <= _STATEMENT else None
 
 
@@ -237,7 +247,7 @@ def _implicit(text: str) -> Stated | None:
     return Stated(places[-1]["value"], "closing", value) if value is not None else None
 
 
-def _bare(text: str) -> str:
+def bare_text(text: str) -> str:
     """``text`` without the mark-up around it: stars, dollars of LaTeX, \\text{}, \\boxed{}, a final stop."""
     for _ in range(4):
         before = text
@@ -257,7 +267,7 @@ def _bare(text: str) -> str:
 
 def _value(text: str, *, sentence: bool = False) -> Fraction | None:
     """The one number that ``text`` is, with a currency sign or a unit; in a ``sentence`` it may go on behind that."""
-    text = _bare(text)
+    text = bare_text(text)
     whole = _with_unit(text)
     if whole is not None or not sentence:
         return whole
@@ -271,7 +281,7 @@ def _value(text: str, *, sentence: bool = False) -> Fraction | None:
     head, comma, tail = first.partition(", ")
     if comma and re.match(r"(?:or|and|maybe|perhaps|possibly|not)\b|[-+$]?\d", tail.strip(), re.IGNORECASE):
         return None
-    return _with_unit(_bare(head))
+    return _with_unit(bare_text(head))
 
 
 def _with_unit(text: str) -> Fraction | None:
@@ -299,11 +309,11 @@ def _with_unit(text: str) -> Fraction | None:
 
 
 def _folded(text: str) -> str:
-    return " ".join(_bare(text).casefold().split())
+    return " ".join(bare_text(text).casefold().split())
 
 
 def _same_words(said: str, wanted: str) -> tuple[bool, str]:
-    letter = _LETTER.fullmatch(_bare(said)) if len(wanted) == 1 else None
+    letter = _LETTER.fullmatch(bare_text(said)) if len(wanted) == 1 else None
     plain = letter[1].casefold() if letter is not None else _folded(said)
     return plain == wanted, "equal" if plain == wanted else "differs"
 

@@ -80,12 +80,14 @@ def hybrid_multi_aspect(
     calibrator: Calibrator | None = None,
     p_max: float = 0.5,
     form: float = 1.0,
+    form_reward: Reward = answer_format,
     name: str = "hybrid_multi_aspect",
 ) -> Composite:
     """R_hyb + R_len + R_fmt of rows whose column ``task_type`` is "verifiable" or "open".
 
     verifiable:  a rule, on the column ``solution``. open_ended: a reward model (with its ``calibrator``), or None: the
     similarity to the column ``reference``. p_max: the largest cost of a length. form: weight of the format.
+    form_reward: what the format is, by default ``<think>…</think><answer>…</answer>``.
 
     Train with ``scale_rewards="none"``: the paper's advantages are less the group's mean alone.
     Source: HARMO (arXiv 2510.05283), eq. 3, equal weights; magnitudes are UNVERIFIED, so this is in its manner.
@@ -94,5 +96,5 @@ def hybrid_multi_aspect(
     calibrators = {"open": calibrator} if calibrator is not None else {}
     routed = RewardRouter({"verifiable": verifiable, "open": similar}, calibrators=calibrators, name="hybrid")
     return weighted_sum(
-        {"accuracy": (GroupLengthPenalty(routed, p_max=p_max), 1.0), "format": (answer_format, form)}, name=name
+        {"accuracy": (GroupLengthPenalty(routed, p_max=p_max), 1.0), "format": (form_reward, form)}, name=name
     )
