@@ -8,7 +8,14 @@ import pytest
 
 from guerdon.core.errors import GuerdonError
 from guerdon.core.outcome import Failed
-from guerdon.rewards.text.final_answer import regex_verifier, rule_verifier, same_answer, stated_answer, verify_answer
+from guerdon.rewards.text.final_answer import (
+    NumericVerifier,
+    regex_verifier,
+    rule_verifier,
+    same_answer,
+    stated_answer,
+    verify_answer,
+)
 
 
 @pytest.mark.parametrize(
@@ -76,3 +83,15 @@ def test_rows_and_columns() -> None:
         rule_verifier(None, messages)
     with pytest.raises(GuerdonError, match="one entry for each completion"):
         rule_verifier(None, messages, solution=["12"])
+
+
+def test_a_number_may_be_right_within_a_tolerance() -> None:
+    close = NumericVerifier(relative=0.01)
+    said = ["The answer is 3.14.", "The answer is 3.2.", "Answer: about three", "#### 22/7"]
+    assert close(None, said, solution=["3.1416"] * 4) == [1.0, 0.0, 0.0, 1.0]
+    assert NumericVerifier(0.0, 0.5)(None, ["#### 10.5", "#### 10.51"], solution=["10", "10"]) == [1.0, 0.0]
+    assert NumericVerifier(0.0)(None, ["#### 18.0", "#### 18.1"], solution=["18", "18"]) == [1.0, 0.0]
+    assert close(None, ["Answer: Paris", "#### 4"], solution=["Paris", None]) == [1.0, None]
+    assert close.identity() != NumericVerifier(0.02).identity()
+    with pytest.raises(GuerdonError, match="at least 0, got -1"):
+        NumericVerifier(-1)

@@ -7,6 +7,7 @@ of ``Scorer``: ``on_failure``, ``deadline``, ``max_failure_rate``, ``group_size`
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -143,7 +144,8 @@ class VerlReward(Export):
         columns.setdefault("solution", [ground_truth])
         scores = self.scorer.score([info.get("prompt")], [solution_str], **columns)
         score = self.numbers(scores)[0]
-        parts = {key: float(part[0]) for key, part in scores.parts.items()}
+        # A part that is itself called "score" must not stand in for the whole.
+        parts = {"score_part" if key == "score" else key: float(part[0]) for key, part in scores.parts.items()}
         return {"score": score, **parts} if parts else score
 
 
@@ -192,15 +194,18 @@ class _FromVerl(ForeignBySample):
 # OpenRLHF: reward_func(queries, prompts, labels, **kwargs) -> {"rewards", "scores", "extra_logs"}
 
 
-def to_openrlhf(reward: Callable[..., Any], *, end_tokens: tuple[str, ...] = (), **options: Any) -> OpenRLHFReward:
+def to_openrlhf(
+    reward: Callable[..., Any], *, end_tokens: tuple[str, ...] = (), columns_in_label: bool = False, **options: Any
+) -> OpenRLHFReward:
     """The reward as the ``reward_func`` of a file given to ``--reward.remote_url``.
 
     A query is the prompt followed by the completion, special tokens included; ``end_tokens`` are cut off its end.
-    Labels are the columns ``label`` and ``solution``. "scores" is the reward scaled to [0, 1] by its declared range, or
+    Labels are the columns ``label`` and ``solution``; with ``columns_in_label`` each is a JSON object whose entries are
+    columns, for rewards that read several. "scores" is the reward scaled to [0, 1] by its declared range, or
     the reward itself where it declares none.
     """
     found = OpenRLHFReward(reward, "OpenRLHF", True, options)
-    found.end_tokens = tuple(end_tokens)
+    found.end_tokens, found.columns_in_label = tuple(end_tokens), columns_in_label
     return found
 
 
@@ -208,6 +213,7 @@ class OpenRLHFReward(Export):
     """A reward as OpenRLHF calls it, with float32 tensors [n]."""
 
     end_tokens: tuple[str, ...] = ()
+    columns_in_label: bool = False
 
     def __call__(self, queries: Any, prompts: Any, labels: Any = None, **kwargs: Any) -> dict[str, Any]:
         import torch
@@ -215,6 +221,9 @@ class OpenRLHFReward(Export):
         completions = [self._completion(*pair, row) for row, pair in enumerate(zip(queries, prompts, strict=True))]
         labels = list(labels) if labels is not None else [None] * len(completions)
         columns = {**kwargs, "label": labels, "solution": labels}
+        if self.columns_in_label:
+            rows = [self._columns(label, row) for row, label in enumerate(labels)]
+            columns = {**kwargs, **{key: [one.get(key) for one in rows] for one in rows for key in one}}
         scores = self.scorer.score(list(prompts), completions, **columns)
         rewards = torch.tensor(self.numbers(scores), dtype=torch.float32)
         low, high = self.scorer.range or (0.0, 1.0)
@@ -223,6 +232,17 @@ class OpenRLHFReward(Export):
         extra[f"{self.__name__}/failed"] = torch.tensor(failed, dtype=torch.float32)
         scaled = ((rewards - low) / (high - low)).clamp(0, 1) if self.scorer.range is not None else rewards
         return {"rewards": rewards, "scores": scaled, "extra_logs": extra}
+
+    def _columns(self, label: Any, row: int) -> Mapping[str, Any]:
+        try:
+            found = json.loads(label) if isinstance(label, str) else label
+        except ValueError:
+            found = None
+        if not isinstance(found, Mapping):
+            raise GuerdonError(
+                f"reward {self.__name__!r}: the label of row {row} is no JSON object: {str(label)[:60]!r}"
+            )
+        return found
 
     def _completion(self, query: str, prompt: str, row: int) -> str:
         if not query.startswith(prompt):

@@ -32,6 +32,7 @@ _REWARDS: dict[str, str] = {
     "majority_vote": "guerdon.rewards.text.agreement:MajorityVoteReward",
     "max_similarity": "guerdon.rewards.image.from_files:max_similarity",
     "noisy": "guerdon.rewards.noise:NoisyReward",
+    "numeric_verifier": "guerdon.rewards.text.final_answer:NumericVerifier",
     "omniaid": "guerdon.rewards.image.from_files:omniaid",
     "pick_score": "guerdon.rewards.image.clip:PickScore",
     "process_reward": "guerdon.rewards.process:load",

@@ -15,11 +15,13 @@ from typing import Any, Literal
 
 from guerdon.core.answer import completion_text
 from guerdon.core.errors import GuerdonError
+from guerdon.core.identity import config_hash
 from guerdon.core.outcome import Failed
 from guerdon.core.reward import reward
 from guerdon.rewards.text.exact_number import plain_text, read_number
 
 __all__ = [
+    "NumericVerifier",
     "Stated",
     "Verdict",
     "regex_verifier",
@@ -114,13 +116,44 @@ def regex_verifier(prompts: Any, completions: Any, *, solution: Any = None, **co
     return found
 
 
-def verify_answer(response: str, solution: str) -> Verdict:
+class NumericVerifier:
+    """1.0 where the completion states the solution within a tolerance, else 0.0: for measured or rounded quantities.
+
+    relative, absolute: |stated - solution| <= absolute + relative |solution|, on exact values; both 0 are the rule
+    verifier. Outcomes as of `rule_verifier`; a solution that is no number is compared as there. Raises GuerdonError
+    for a negative or infinite tolerance.
+    """
+
+    groupwise = False
+    range = (0.0, 1.0)
+    on_failure = "drop_sample"
+    version = "1"
+
+    def __init__(self, relative: float = 0.01, absolute: float = 0.0, *, name: str = "numeric_verifier") -> None:
+        if not (0 <= relative < float("inf") and 0 <= absolute < float("inf")):
+            raise GuerdonError(f"reward {name!r}: tolerances are finite and at least 0, got {relative} and {absolute}")
+        self.relative, self.absolute, self.__name__ = float(relative), float(absolute), name
+
+    def __call__(self, prompts: Any, completions: Sequence[Any], *, solution: Any = None, **columns: Any) -> Outcomes:
+        """One outcome a completion. Raises GuerdonError without the column ``solution``."""
+        wanted = solutions_of(solution, completions, self.__name__)
+        return [
+            None if right is None else _outcome(completion_text(said), right, self.relative, self.absolute)
+            for said, right in zip(completions, wanted)
+        ]
+
+    def identity(self) -> str:
+        """Name, version, and a hash of the tolerances."""
+        return f"{self.__name__}@{self.version}#{config_hash([self.relative, self.absolute])}"
+
+
+def verify_answer(response: str, solution: str, *, relative: float = 0.0, absolute: float = 0.0) -> Verdict:
     """Whether ``response`` states ``solution`` as its final answer.
 
     Numbers are equal when their exact values are: 18, 18.00, 36/2, \\frac{36}{2} and eighteen. A currency sign, a per
     cent sign and a unit of up to five words are read over; so "50%" is 50. Letters of a choice and words are compared
-    without regard to case, spacing and a final stop. Raises GuerdonError where the solution is an expression with
-    variables or otherwise beyond this. Linear in the length of the response.
+    without regard to case, spacing and a final stop. relative, absolute: of `NumericVerifier`. Raises GuerdonError
+    where the solution is an expression with variables or otherwise beyond this. Linear in the length of the response.
 
     The rules are our own choice, stricter than the parsers in use: an answer that is only mentioned does not count.
     """
@@ -141,7 +174,8 @@ def verify_answer(response: str, solution: str) -> Verdict:
         return Verdict(False, "unreadable", last.text)
     if any(one.value not in (None, last.value) for one in statements):
         return Verdict(False, "ambiguous", last.text)
-    return Verdict(last.value == number, "equal" if last.value == number else "differs", last.text)
+    equal = abs(last.value - number) <= Fraction(absolute) + Fraction(relative) * abs(number)
+    return Verdict(equal, "equal" if equal else "differs", last.text)
 
 
 def stated_answer(response: str) -> Stated | None:
@@ -164,9 +198,9 @@ def same_answer(first: str, second: str) -> bool:
     return numbers == (None, None) and _folded(plain[0]) == _folded(plain[1])
 
 
-def _outcome(response: str, solution: str) -> float | Failed:
+def _outcome(response: str, solution: str, relative: float = 0.0, absolute: float = 0.0) -> float | Failed:
     try:
-        return float(verify_answer(response, solution).correct)
+        return float(verify_answer(response, solution, relative=relative, absolute=absolute).correct)
     except GuerdonError as error:
         return Failed(str(error), "unparseable")
 
