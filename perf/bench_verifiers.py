@@ -1,9 +1,10 @@
 """The verifier stack on completions of GSM8K's length: milliseconds a sample, serial and in two processes.
 
 The stack is what a language run asks of each completion: the rule verifier, the regular expression, the format of tags,
-the stated answer and its class for a vote over groups of eight. Completions are made: as long as GSM8K's worked
-solutions (about 290 characters), right and wrong, a quarter of them tagged, and one in fifty damaged (cut off, looping,
-deeply nested braces, an exponent bomb, or 20,000 characters). They differ from one another, so nothing can be cached.
+math-verify behind the rules, the stated answer and its class for a vote over groups of eight. Completions are made: as
+long as GSM8K's worked solutions (about 290 characters), right and wrong, a quarter of them tagged, and one in fifty
+damaged (cut off, looping, deeply nested braces, an exponent bomb, or 20,000 characters). They differ from one another,
+so nothing can be cached.
 
 serial        one process.
 two workers   two processes that are started once and hold half of the groups each; the transfer is included.
@@ -30,8 +31,10 @@ from guerdon.core.arithmetic import CLOSINGS, solution_text, word_problem, wrong
 from guerdon.core.outcome import Failed
 from guerdon.rewards.text.answer_tags import answer_format
 from guerdon.rewards.text.final_answer import regex_verifier, rule_verifier, same_answer, stated_answer
+from guerdon.rewards.text.symbolic import SymbolicVerifier
 
 GROUP = 8
+SYMBOLIC = SymbolicVerifier(deadline=30.0)  # one a process; its own worker is asked what the rules cannot read
 PADDING = "We read the question again and put down what it gives, then take the next step with care. "
 Rows = list[tuple[str, str]]
 
@@ -69,6 +72,7 @@ def judged(rows: Rows) -> list[Any]:
         rule_verifier(prompts, said, solution=solution),
         regex_verifier(prompts, said, solution=solution),
         answer_format(prompts, said),
+        SYMBOLIC(prompts, said, solution=solution),
     ]
     found: list[Any] = [
         tuple(one.kind if isinstance(one, Failed) else one for one in row) for row in zip(*parts, strict=True)

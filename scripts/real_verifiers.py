@@ -23,8 +23,14 @@ from guerdon.core.data import find_source, read_rows
 from guerdon.core.outcome import Failed
 from guerdon.metrics.verdicts import wilson_interval
 from guerdon.rewards.text.final_answer import regex_verifier, rule_verifier, verify_answer
+from guerdon.rewards.text.symbolic import SymbolicVerifier
 
-VERIFIERS = {"rule verifier": rule_verifier, "regex verifier": regex_verifier}
+VERIFIERS = {
+    "rule verifier": rule_verifier,
+    "regex verifier": regex_verifier,
+    "math-verify on what is stated": SymbolicVerifier(rules_first=False, deadline=30.0),
+    "math-verify on the text": SymbolicVerifier(rules_first=False, extraction="math_verify", deadline=30.0),
+}
 MOST_LISTED = 60  # disagreements of a section
 NEEDED = ("prompt", "completion", "answer", "label")
 

@@ -142,6 +142,30 @@ def test_no_worker_outlives_its_program(tmp_path, then):
     assert not alive(pid)
 
 
+CHILD = """
+import multiprocessing, sys
+sys.path[:0] = {path!r}
+from mischief import mischief
+from guerdon.core.scorer import Scorer
+scorer = Scorer(mischief, deadline=60)
+def child():
+    print(scorer.score(["p"], ["abc"]).as_list(), flush=True)
+if __name__ == "__main__":
+    one = multiprocessing.get_context("spawn").Process(target=child)
+    one.start()
+    one.join(30)
+    print(one.exitcode, flush=True)
+    one.kill()
+"""
+
+
+def test_a_process_of_multiprocessing_that_had_a_worker_can_end(tmp_path):
+    file = tmp_path / "script.py"
+    file.write_text(CHILD.format(path=[SOURCE, str(pathlib.Path(__file__).parent)]))
+    done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split("\n")[:2] == ["[3.0]", "0"], done.stdout + done.stderr
+
+
 def test_failed_answers_are_json_only():
     # A reward may have run what a model wrote: whatever its process sends, nothing but JSON is read.
     from multiprocessing import Pipe

@@ -50,8 +50,15 @@ def test_a_solution_that_is_no_expression_fails_and_a_missing_one_is_none(verifi
     assert isinstance(unread, Failed) and unread.kind == "unparseable" and none is None
 
 
+@pytest.mark.parametrize("bomb", ["9^{9^{9^9}}", "9^9^9", "x^{100000}", "10!!!", "99999!", "2**2**99", "(x+1)^(10000)"])
+def test_a_bomb_is_an_outcome_of_its_own_and_reaches_no_worker(bomb: str) -> None:
+    verifier = SymbolicVerifier()
+    (found,) = verifier(None, [f"\\boxed{{{bomb}}}"], solution=["2x+1"])
+    assert isinstance(found, Failed) and found.kind == "too_large" and verifier._worker is None
+
+
 def test_what_hangs_is_killed_and_the_next_row_is_scored() -> None:
-    verifier = SymbolicVerifier(deadline=2.0)
+    verifier = SymbolicVerifier(extraction="math_verify", deadline=2.0)
     try:
         rows = ["\\boxed{9^{9^{9^{9^9}}}}", "\\boxed{1+2x}", "\\boxed{10!!!!!!}", "\\boxed{3x}"]
         first, second, third, last = verifier(None, rows, solution=["2x+1"] * 4)

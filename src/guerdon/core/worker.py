@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import json
 import multiprocessing
@@ -14,6 +13,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
+from multiprocessing.util import Finalize
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,6 +28,7 @@ from guerdon.core.reward import is_async
 Unit = tuple[int, int]
 _SCALARS = (str, int, float, type(None))
 _alive: weakref.WeakSet[KillableWorker] = weakref.WeakSet()
+_watched = 0  # the process that will end its workers when it exits itself
 
 
 class KillableWorker:
@@ -52,6 +53,7 @@ class KillableWorker:
         self.start_timeout = float(start_timeout)
         self.restarts = 0
         self._process: Any = None
+        self._owner = 0
         self._pipe: Connection | None = None
         _alive.add(self)
 
@@ -124,7 +126,8 @@ class KillableWorker:
             ) from error
         finally:
             theirs.close()
-        self._process, self._pipe = process, pipe
+        self._process, self._pipe, self._owner = process, pipe, os.getpid()
+        _close_at_exit()
         reply = self._receive(pipe, self.start_timeout)
         if isinstance(reply, Failed) or "error" in reply:
             self._kill()
@@ -177,11 +180,19 @@ class KillableWorker:
         process.close()
 
 
-@atexit.register
+def _close_at_exit() -> None:
+    # multiprocessing waits for its children when a process exits, and ours only end when they are told to. Its own
+    # finalizers come before that wait in every process; in one that it started, the handlers of atexit never run.
+    global _watched
+    if _watched != os.getpid():
+        _watched = os.getpid()
+        Finalize(None, _close_all, exitpriority=100)
+
+
 def _close_all() -> None:
-    # Registered after multiprocessing's own exit hook, hence run before it: that one would wait for the children.
     for worker in list(_alive):
-        worker.close()
+        if worker._owner == os.getpid():  # a forked process must leave its parent's workers alone
+            worker.close()
 
 
 def _serve(pipe: Connection, reward: Any, config: dict[str, Any], name: str) -> None:

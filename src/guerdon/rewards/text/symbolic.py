@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import multiprocessing
+import re
 import resource
 import threading
 from collections.abc import Sequence
@@ -31,6 +32,8 @@ Outcomes = list[float | None | Failed]
 Extraction = Literal["stated", "math_verify"]
 _LONGEST = 300  # characters of an expression that are compared; a longer one is no final answer
 _WINDOW = 2000  # characters at the end of a completion in which math-verify looks by itself
+# Powers of powers and large exponents or factorials: seconds of algebra each, and what a policy that attacks writes.
+_TOO_LARGE = re.compile(r"(?:\^|\*\*)\s*[{(]?[^{}()^*]{0,40}(?:\^|\*\*)|(?:\^|\*\*)\s*[{(]?\s*\d{4,}|!\s*!|\d{4,}\s*!")
 _MEMORY = 2 * 2**30  # bytes that the algebra may take beyond what the process began with
 _DIGITS = 9  # significant decimals to which numbers are compared
 
@@ -47,8 +50,9 @@ class SymbolicVerifier:
                   unless what is stated is beyond it.
     deadline:     seconds a sample; start_timeout: for the worker process to begin.
 
-    A solution that cannot be parsed fails ("unparseable"), whatever the completion says; None there is None. Needs the
-    package math-verify (``pip install guerdon[math]``). Raises GuerdonError without it, or without the column.
+    A solution that cannot be parsed fails ("unparseable"), whatever the completion says; a stated power of powers or
+    the like fails without being computed ("too_large"). None where there is no solution. Needs the package math-verify
+    (``pip install guerdon[math]``). Raises GuerdonError without it, or without the column.
     """
 
     groupwise = False
@@ -88,9 +92,12 @@ class SymbolicVerifier:
             if plain is not None:
                 found[row] = plain
                 continue
-            expression = self._expression(text)
-            asked.append(row)
             # Empty where nothing is stated: the worker still says whether the solution can be read.
+            expression = self._expression(text)
+            if self.extraction == "stated" and _TOO_LARGE.search(expression) and not _TOO_LARGE.search(right):
+                found[row] = Failed(f"{expression[:60]!r} is too large to compare", "too_large")
+                continue
+            asked.append(row)
             said.append(expression)
         for place, outcome in zip(asked, self._compared(said, [str(wanted[row]) for row in asked]), strict=True):
             found[place] = outcome
