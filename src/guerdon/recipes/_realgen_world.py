@@ -121,7 +121,9 @@ def _retrain(config: RealGenConfig, folder: Path, crops: photographs.Photographs
     with progress(config.base_steps, "base: flow matching on your photographs") as bar:
         train_flow(
             base, smoothed.images, smoothed.captions, steps=config.base_steps, seed=config.seed,
-            checkpoint=folder / "flow.safetensors", on_step=lambda step, figures: bar.advance(loss=figures["loss"]),
+            checkpoint=folder / "flow.safetensors",
+            # The first step told by a run that goes on is not the first step.
+            on_step=lambda step, figures: bar.advance(step - bar.done, loss=figures["loss"]),
         )  # fmt: skip
     embedded.save_base(base, folder / "base")
     with progress(config.base_steps // 4, "alignment model on your captions") as bar:
