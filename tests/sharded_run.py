@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,6 +94,8 @@ def main(out: Path, runs: list[dict[str, Any]], shard: bool) -> None:
     if accelerator.is_main_process:
         (out / f"{'shard' if shard else accelerator.num_processes}.json").write_text(json.dumps(found))
     accelerator.end_training()
+    # On a loaded machine gloo's threads sometimes abort the interpreter's own exit, when all is written and closed.
+    os._exit(0)
 
 
 if __name__ == "__main__":
