@@ -60,26 +60,35 @@ def main() -> None:
         if name not in known:
             raise GuerdonError(f"unknown arm '{name}'; choices: {', '.join(known)}")
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    results: dict[str, list[dict[str, Any]]] = {}
-    for seed in seeds:
-        for name in chosen:
-            if arguments.collect and not (folder_of(arguments.out, name, seed) / "summary.json").exists():
-                continue
-            summary = run_arm(arguments.out, seed, name, known[name], arguments.set)
-            for row, figures in rows_of(name, summary).items():
-                results.setdefault(row, []).append(figures)
+    if not arguments.collect:
+        for seed in seeds:
+            for name in chosen:
+                run_arm(arguments.out, seed, name, known[name], arguments.set)
+    results = collected(arguments.out)
     (arguments.out / "flagship.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
     table = to_markdown(results)
     (arguments.out / "flagship.md").write_text(table, encoding="utf-8")
     print(table)
 
 
+def collected(out: Path) -> dict[str, list[dict[str, float]]]:
+    """The figures of every run in ``out`` that is finished, a list of seeds by table row, whatever was run today."""
+    results: dict[str, list[dict[str, float]]] = {}
+    for name in CONTROLS | ABLATIONS:
+        paths = out.glob(f"{folder_of(out, name, 0).name.removesuffix('0')}[0-9]*")
+        for path in sorted(paths, key=lambda one: int(one.name.rpartition("-")[2])):
+            if (path / "summary.json").exists():
+                for row, figures in rows_of(name, RunFolder(path).summary()).items():
+                    results.setdefault(row, []).append(figures)
+    return results
+
+
 def folder_of(out: Path, name: str, seed: int) -> Path:
     return out / f"{name.replace(' ', '-')}-{seed}"
 
 
-def run_arm(out: Path, seed: int, name: str, changes: list[str], everywhere: list[str]) -> dict[str, Any]:
-    """Run one arm in its own folder, or read what it left there."""
+def run_arm(out: Path, seed: int, name: str, changes: list[str], everywhere: list[str]) -> None:
+    """Run one arm in its own folder, unless it is finished there."""
     path = folder_of(out, name, seed)
     overrides = [f"seed={seed}", *everywhere, *changes]
     if name != "main":
@@ -91,7 +100,6 @@ def run_arm(out: Path, seed: int, name: str, changes: list[str], everywhere: lis
         torch.manual_seed(seed)
         realgen.run(config, folder, resume=True)
         write_report(path)
-    return folder.summary()
 
 
 def rows_of(name: str, summary: dict[str, Any]) -> dict[str, dict[str, float]]:
