@@ -6,12 +6,15 @@ import pickle
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from guerdon.core.catalogue import load_reward
 from guerdon.core.errors import GuerdonError
 from guerdon.core.outcome import Failed
 from guerdon.core.scorer import Scorer
 from guerdon.rewards.text.symbolic import SymbolicVerifier
+from test_verifiers_fuzz import BOMBS, TEXTS
 
 pytest.importorskip("math_verify")
 
@@ -101,3 +104,21 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.
     monkeypatch.setattr("guerdon.rewards.text.symbolic.find_spec", lambda name: None)
     with pytest.raises(GuerdonError, match=r"pip install 'guerdon\[math\]'"):
         SymbolicVerifier()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(TEXTS, st.sampled_from(["2x+1", "\\{1, 2\\}", "x^2", "(0, 1]"]))
+def test_any_text_has_a_typed_outcome(verifier: SymbolicVerifier, text: str, solution: str) -> None:
+    (found,) = verifier(None, [f"#### {text}"], solution=[solution])
+    assert isinstance(found, Failed) or found in (0.0, 1.0)
+
+
+def test_no_bomb_stops_the_batch_or_counts_as_right() -> None:
+    verifier = SymbolicVerifier(deadline=10.0)
+    try:
+        found = verifier(None, [*BOMBS.values(), "\\boxed{1+2x}"], solution=["2x+1"] * (len(BOMBS) + 1))
+    finally:
+        verifier.close()
+    for name, outcome in zip(BOMBS, found):
+        assert isinstance(outcome, Failed) or outcome == 0.0, name
+    assert found[-1] == 1.0
