@@ -81,7 +81,9 @@ def read_rows(
     rows, odd = _one_type_a_column(rows)
     bad += odd
     if bad and not skip_bad_rows:
-        raise GuerdonError(_report(source.name, bad) + "; fix them, or set them aside with skip_bad_rows")
+        raise GuerdonError(
+            _report(source.name, bad) + "; fix them, or set them aside with skip_bad_rows (--skip-bad-rows)"
+        )
     if not rows:
         raise GuerdonError(f"{source.name} has no usable rows" + (f": {_report(source.name, bad)}" if bad else ""))
     if bad:

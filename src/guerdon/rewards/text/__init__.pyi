@@ -13,7 +13,7 @@ from .exemplar import ExemplarComparisonReward, ExemplarStore
 from .final_answer import NumericVerifier, regex_verifier, rule_verifier
 from .follow_up import FollowUpLikelihoodReward
 from .group_length import GroupLengthPenalty, hybrid_multi_aspect
-from .hierarchical import HierarchicalReward, Node, shop_r1
+from .hierarchical import HierarchicalReward, Node, exact_action, shop_r1
 from .rationale_certainty import (
     RationaleCertainty,
     shop_r1_with_certainty,
@@ -26,12 +26,12 @@ from .relevance import (
     TrigramDiversity,
     regularized_relevance,
 )
-from .resume import resume_repaired, resume_v2
+from .resume import resume_decision, resume_repaired, resume_v2
 from .resume_parameters import resume_v1
 from .reward_detector import DetectabilityReward
 from .segment import MomentScaled, SegmentReward
 from .self_aligned import SelfAlignedReward
-from .similarity import EmbeddingSimilarityReward
+from .similarity import EmbeddingSimilarityReward, ReferenceMatch
 from .symbolic import SymbolicVerifier
 from .translation import (
     DirectionRouter,
@@ -68,6 +68,7 @@ __all__ = [
     "PhrasePatternReward",
     "PureOutput",
     "RationaleCertainty",
+    "ReferenceMatch",
     "ReferenceVerifierReward",
     "Relevance",
     "SegmentReward",
@@ -78,11 +79,13 @@ __all__ = [
     "TrigramDiversity",
     "answer_format",
     "answer_present",
+    "exact_action",
     "extrans_reward",
     "gated_sum",
     "hybrid_multi_aspect",
     "regex_verifier",
     "regularized_relevance",
+    "resume_decision",
     "resume_repaired",
     "resume_v1",
     "resume_v2",

@@ -21,7 +21,7 @@ from guerdon.core.outcome import Failed, Scores
 from guerdon.metrics.rouge_l import rouge_l
 from guerdon.rewards.text.difficulty import ConstantDifficulty, Difficulty
 
-__all__ = ["HierarchicalReward", "Match", "Node", "shop_r1", "shop_tree"]
+__all__ = ["HierarchicalReward", "Match", "Node", "exact_action", "shop_r1", "shop_tree"]
 
 Match = Literal["exact", "present", "rouge_l"]
 Wanted = Mapping[str, Any] | Failed | None
@@ -270,6 +270,20 @@ def shop_r1(
     return HierarchicalReward(
         shop_tree(threshold), form=0.5, parser=parser, difficulty=difficulty, column=column, name=name
     )
+
+
+def exact_action(*, strict: bool = True, column: str = "solution", name: str = "exact_action") -> HierarchicalReward:
+    """1.0 where the whole action is the wanted one, else 0.0: the sparse baseline, and a judge of the others.
+
+    An argument that is empty counts as absent. strict, column: of `shop_r1`.
+    """
+    parser = JsonActionParser(SHOP_ACTIONS, strict=strict)
+    return HierarchicalReward((Node("exact", "", _same_action),), form=0.0, parser=parser, column=column, name=name)
+
+
+def _same_action(said: Any, wanted: Any) -> float:
+    filled = [{key: value for key, value in one.items() if value not in ("", None)} for one in (said, wanted)]
+    return float(filled[0] == filled[1])
 
 
 def _action(given: Any) -> Wanted:

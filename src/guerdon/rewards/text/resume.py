@@ -31,8 +31,10 @@ from guerdon.rewards.text.components import (
     StructuredPart,
 )
 
-__all__ = ["Evaluation", "V2_FALLBACK", "evaluation_of", "read_between_braces", "read_evaluation", "resume_repaired",
-           "resume_v2", "years_guessed"]  # fmt: skip
+__all__ = [
+    "Evaluation", "V2_FALLBACK", "evaluation_of", "decision_of", "read_between_braces",
+    "read_evaluation", "resume_decision", "resume_repaired", "resume_v2", "years_guessed",
+]  # fmt: skip
 
 SELECTED, REJECTED = "SELECTED", "REJECTED"
 V2_FALLBACK = {"score": 0.0, "status": REJECTED}
@@ -72,6 +74,11 @@ def evaluation_of(row: Fields) -> Evaluation | Failed:
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         given = str(row.get("evaluation_json"))[:60]
         return Failed(f"the gold evaluation {given!r} is unreadable: {error}", "unparseable")
+
+
+def decision_of(row: Fields) -> str:
+    """The right decision of a row, SELECTED or REJECTED, by its column ``status`` in any of the published words."""
+    return SELECTED if str(row.get("status") or "").strip().upper() in _SELECTING else REJECTED
 
 
 def read_between_braces(text: str) -> ParseResult:
@@ -227,6 +234,17 @@ def resume_repaired(*, wrong: float = -1.0, unreadable: float = -2.0, name: str 
             "skills": (part("skills", skills, -1.0, -1.0), 0.2),
         },
         name=name,
+    )
+
+
+def resume_decision(*, name: str = "resume_decision") -> StructuredPart:
+    """1.0 where the answer's status is the right one, else 0.0, an unreadable answer too: a judge of the others."""
+
+    def right(answer: Fields, gold: Evaluation) -> float:
+        return float(answer["status"] == (SELECTED if gold.status in _SELECTING else REJECTED))
+
+    return StructuredPart(
+        name, right, reader=read_evaluation, on_fail=0.0, bounds=(0.0, 1.0), columns=COLUMNS, gold=evaluation_of
     )
 
 

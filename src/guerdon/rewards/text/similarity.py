@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from guerdon.core.answer import completion_text
 from guerdon.core.errors import GuerdonError
 from guerdon.core.identity import config_hash, identity
+from guerdon.metrics.character_overlap import character_f_score
 from guerdon.models.embedding import HashingEmbedder, TextEmbedder
 
-__all__ = ["EmbeddingSimilarityReward"]
+__all__ = ["EmbeddingSimilarityReward", "ReferenceMatch"]
 
 
 class EmbeddingSimilarityReward:
@@ -73,3 +74,34 @@ class EmbeddingSimilarityReward:
     def _unit(self, texts: list[str]) -> NDArray[np.float64]:
         made = np.asarray(self.encoder(texts), np.float64)
         return made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), 1e-12)
+
+
+class ReferenceMatch:
+    """How a translation, what follows a thought, compares with the row's reference: a judge, not to be climbed.
+
+    exact: 1.0 where both are the same up to white space, else 0.0; otherwise chrF in [0, 1]. column: the references,
+    one text a row; None there: the score does not apply.
+    """
+
+    groupwise = False
+    on_failure = "raise"
+    range = (0.0, 1.0)
+    version = "1"
+
+    def __init__(self, *, exact: bool = True, column: str = "reference", name: str = "reference_match") -> None:
+        self.exact, self.column, self.__name__ = exact, column, name
+
+    def __call__(self, prompts: Any, completions: Sequence[Any], **columns: Any) -> list[float | None]:
+        """One score a completion. Raises GuerdonError without the column of references."""
+        given = columns.get(self.column)
+        if given is None or isinstance(given, str) or len(given) != len(completions):
+            raise GuerdonError(f"reward {self.__name__!r} needs the column {self.column!r}, one entry a completion")
+        said = [completion_text(one).rpartition("</think>")[2] for one in completions]
+        return [None if wanted is None else self._score(text, wanted) for text, wanted in zip(said, given)]
+
+    def identity(self) -> str:
+        """Name, version and the settings."""
+        return f"{self.__name__}@{self.version}#{config_hash([self.exact, self.column])}"
+
+    def _score(self, text: str, wanted: str) -> float:
+        return float(text.split() == wanted.split()) if self.exact else character_f_score(text, wanted)
