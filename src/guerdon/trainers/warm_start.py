@@ -14,6 +14,7 @@ import torch
 from guerdon.core.errors import GuerdonError
 from guerdon.core.progress import progress
 from guerdon.models.tiny_causal import tiny_causal
+from guerdon.trainers.keyed_grpo import COMPLETE, mark_complete, quiet_trl
 from guerdon.trainers.language_watch import answer_ids
 
 __all__ = ["Example", "batches_of", "example", "teach", "warm_start"]
@@ -23,9 +24,12 @@ Example = tuple[list[int], int]
 _IGNORED = -100
 
 
-def example(tokenizer: Any, prompt: Any, answer: str) -> Example:
-    """A prompt (messages, or a text) and its answer, tokenised apart, as they will be when an answer is sampled."""
-    asked = answer_ids(tokenizer, prompt)
+def example(tokenizer: Any, prompt: Any, answer: str, ids_of: Callable[[Any, Any], list[int]] = answer_ids) -> Example:
+    """A prompt (messages, or a text) and its answer, tokenised apart, as they will be when an answer is sampled.
+
+    ids_of: (tokenizer, prompt) -> the ids that an answer follows.
+    """
+    asked = ids_of(tokenizer, prompt)
     return [*asked, *tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id], len(asked)
 
 
@@ -88,6 +92,7 @@ def teach(
 def warm_start(
     rows: Sequence[tuple[Any, str]], folder: Path, *, steps: int, batch: int = 32, hidden: int = 96, layers: int = 2,
     vocab: int = 800, learning_rate: float = 5e-3, seed: int = 0,
+    ids_of: Callable[[Any, Any], list[int]] = answer_ids,
 ) -> tuple[Any, Any]:  # fmt: skip
     """(model, tokenizer) of a small ``Qwen3ForCausalLM`` taught (prompt, answer) rows from nothing; kept in ``folder``.
 
@@ -95,22 +100,24 @@ def warm_start(
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    if not (folder / "complete").is_file():
+    if not (folder / COMPLETE).is_file():
         said = [turn["content"] for prompt, _ in rows if not isinstance(prompt, str) for turn in prompt]
         said += [prompt for prompt, _ in rows if isinstance(prompt, str)]
         model, tokenizer = tiny_causal(
             [*said, *(answer for _, answer in rows)], hidden=hidden, layers=layers, vocab=vocab, seed=seed
         )
-        examples = [example(tokenizer, prompt, answer) for prompt, answer in rows]
+        examples = [example(tokenizer, prompt, answer, ids_of) for prompt, answer in rows]
         with progress(steps, "warm start") as bar:
             teach(
                 model, int(tokenizer.pad_token_id), batches_of(examples, batch, seed), steps,
                 learning_rate=learning_rate, on_step=lambda step, loss: bar.advance(1, loss=loss),
             )  # fmt: skip
-        model.save_pretrained(folder)
+        with quiet_trl():
+            model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        (folder / "complete").write_text("", encoding="utf-8")
-    kept: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        mark_complete(folder)
+    with quiet_trl():
+        kept: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     return kept.eval(), AutoTokenizer.from_pretrained(folder)
 
 
