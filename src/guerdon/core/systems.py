@@ -268,32 +268,29 @@ SYSTEMS: tuple[System, ...] = (
         slug="shop-r1",
         title="Shop-R1: Rewarding LLMs to Simulate Human Behavior in Online Shopping via Reinforcement Learning",
         source="arXiv 2507.17842",
-        how="shop_r1",
+        how="run",
         claim="Rewarded for exact actions alone a simulated shopper drifts to the easiest action, terminate; "
         "hierarchical credit, with long texts counting more, keeps all kinds of action alive.",
         docs="docs/systems.md#shop-r1",
-        target="guerdon.rewards.text.hierarchical:shop_r1",
     ),
     System(
         slug="resume-grpo",
         title="A Mathematical Framework for Custom Reward Functions in Job Application Evaluation using Reinforcement "
         "Learning",
         source="arXiv 2511.16073",
-        how="resume_repaired",
+        how="run",
         claim="Strong penalties for wrong decisions make a policy reject nearly everybody, small ones keep the "
         "balance.",
         docs="docs/systems.md#resume-grpo",
-        target="guerdon.rewards.text.resume:resume_repaired",
     ),
     System(
         slug="extrans",
         title="ExTrans: Multilingual Deep Reasoning Translation via Exemplar-Enhanced Reinforcement Learning",
         source="arXiv 2505.12996",
-        how="lightweight_translation",
+        how="run",
         claim="Comparing a translation with a strong exemplar separates good translations where an absolute score "
         "saturates, and gated by form and language it cannot be paid for anything else.",
         docs="docs/systems.md#extrans",
-        target="guerdon.rewards.text.translation:LightweightTranslationReward",
     ),
 )
 
