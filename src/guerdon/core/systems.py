@@ -258,11 +258,10 @@ SYSTEMS: tuple[System, ...] = (
         slug="follow-up-likelihood",
         title="Aligning Language Models Using Follow-up Likelihood as Reward Signal",
         source="arXiv 2409.13948",
-        how="follow_up_likelihood",
+        how="run",
         claim="How likely a language model finds praise or complaint as the next turn tells which of two responses is "
         "preferred, without any preference data.",
         docs="docs/systems.md#follow-up-likelihood",
-        target="guerdon.rewards.text.follow_up:load",
     ),
     System(
         slug="shop-r1",

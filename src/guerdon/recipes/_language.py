@@ -24,7 +24,7 @@ from guerdon.metrics.intervals import Interval, bootstrap_mean, paired_differenc
 from guerdon.metrics.majority_vote import majority_vote
 from guerdon.policies.reasoner import LONGEST, embedded_reasoner, problem_rows, split_problems
 from guerdon.rewards.text.final_answer import rule_verifier, same_answer
-from guerdon.trainers.language import LanguageTrainingConfig, train_language
+from guerdon.trainers.language import LanguageResult, LanguageTrainingConfig, train_language
 from guerdon.trainers.language_watch import LanguageWatch, Sampled, meters, sample, stated_text
 
 __all__ = ["CONFIG", "PRESETS", "LanguageConfig", "Problems", "World", "preset_for", "run_language"]
@@ -124,12 +124,13 @@ def run_language(
     rows: Callable[[Problems], Problems] | None = None,
     views: int = 1,
     world: World | None = None,
+    train: Callable[..., LanguageResult] = train_language,
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train on ``rewards(model, tokenizer)`` in ``folder``, grade before and after; returns the summary.
 
     rows: changes the problems first (columns of a reward's own). views: of `train_language`. world: in place of the
-    embedded word problems and reasoner.
+    embedded word problems and reasoner. train: takes what `train_language` takes.
     """
     started = time.monotonic()
     world = world or REASONER
@@ -146,7 +147,7 @@ def run_language(
     forms = {"tested problems": problems.tested, **({"told otherwise": problems.other} if problems.other else {})}
     grades = {BEFORE: _grades(model, tokenizer, forms, watch, config, folder, BEFORE)}
     graded_at = time.monotonic()
-    result = train_language(
+    result = train(
         model,
         tokenizer,
         problems.train,

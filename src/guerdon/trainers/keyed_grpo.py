@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import datasets
 import torch
 import transformers
 from peft import LoraConfig
@@ -85,9 +86,10 @@ def mark_complete(folder: Path) -> None:
 
 @contextmanager
 def quiet_trl() -> Iterator[None]:
-    """Without transformers' own bars, which would break up ours, and its warnings about TRL's use of it."""
-    shown = transformers.utils.logging.is_progress_bar_enabled()
+    """Without the bars of transformers and datasets, which would break up ours, and warnings about TRL's use."""
+    shown, listed = transformers.utils.logging.is_progress_bar_enabled(), datasets.are_progress_bars_disabled()
     transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
@@ -95,6 +97,8 @@ def quiet_trl() -> Iterator[None]:
     finally:
         if shown:
             transformers.utils.logging.enable_progress_bar()
+        if not listed:
+            datasets.enable_progress_bars()
 
 
 @contextmanager

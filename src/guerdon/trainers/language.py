@@ -38,7 +38,8 @@ from guerdon.trainers.keyed_grpo import (
 from guerdon.trainers.language_watch import LanguageWatch
 from guerdon.trainers.policy_link import PolicyLink
 
-__all__ = ["DenseKeyedGRPO", "LanguageResult", "LanguageTrainingConfig", "train_language"]
+__all__ = ["DenseKeyedGRPO", "LanguageResult", "LanguageTrainingConfig", "Watching", "begin", "fit",
+           "told_of", "train_language"]  # fmt: skip
 
 _OURS = ("output_dir", "max_steps", "seed", "num_generations", "reward_weights", "shuffle_dataset", "save_steps")
 
@@ -134,20 +135,14 @@ def train_language(
         )
     place = folder.path / "grpo" / stage
     initial = place / "initial"
-    told = _told(rows, rewards, config, seed)
+    told = told_of(rows, rewards, config, seed)
     with quiet_trl():
         arguments = _arguments(config, rewards, place, seed)
         checkpoint = latest_complete(place) if resume else None
-        if checkpoint is not None and (place / "told").read_text(encoding="utf-8") != told:
-            raise GuerdonError(f"{place}: made with other rows, rewards or settings; use a new folder")
         done = step_of(checkpoint)
         first = arguments.process_index == 0
         if first:
-            place.mkdir(parents=True, exist_ok=True)
-            (place / "told").write_text(told, encoding="utf-8")
-            folder.rollback(done if checkpoint is not None else -1, stage=stage)
-            if watch is not None:
-                watch.rollback(done if checkpoint is not None else -1)
+            begin(place, told, checkpoint, folder, stage, watch)
             if config.beta and not (initial / "complete").exists():
                 model.save_pretrained(initial)
                 tokenizer.save_pretrained(initial)
@@ -167,26 +162,32 @@ def train_language(
         functions = originals if dense else [to_trl(one, group_size=size) for one in originals]
         with progress(config.steps, stage.replace("_", " ")) as bar:
             bar.advance(done)
-            callback = _Watching(folder, stage, bar, list(rewards), watch, config, tokenizer)
+            callback = Watching(folder, stage, bar, watch, config, tokenizer)
             links: list[TrainerCallback] = [PolicyLink(*originals)] if policy_bound(*originals) else []
             trainer: Any = (DenseKeyedGRPO if dense else KeyedGRPO)(
                 model=model, reward_funcs=functions, args=arguments, processing_class=tokenizer,
                 train_dataset=Dataset.from_list([dict(rows[index]) for index in plan]),
                 callbacks=[*links, callback], peft_config=lora(config.lora_rank),
             )  # fmt: skip
-            trainer.remove_callback(PrinterCallback)
-            if done < config.steps and not callback.ended(place):
-                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-            elif checkpoint is not None:
-                trainer._load_from_checkpoint(str(checkpoint))
-            last = max(int(trainer.state.global_step), done)
-            kept = last
-            if callback.stopped:
-                kept = callback.best
-                trainer._load_from_checkpoint(str(place / f"look-{kept}"))
-        trained: Any = trainer.accelerator.unwrap_model(trainer.model)
-        trained = trained.merge_and_unload() if config.lora_rank else trained
-    return LanguageResult(trained.eval(), kept, last, callback.stopped)
+            return fit(trainer, callback, place, checkpoint)
+
+
+def fit(trainer: Any, watching: Watching, place: Path, checkpoint: Path | None) -> LanguageResult:
+    """Run a trainer of TRL from ``checkpoint`` to its end, or to the alarm of ``watching``, one of its callbacks."""
+    done, config = step_of(checkpoint), watching.config
+    trainer.remove_callback(PrinterCallback)
+    if done < config.steps and not watching.ended(place):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    elif checkpoint is not None:
+        trainer._load_from_checkpoint(str(checkpoint))
+    last = max(int(trainer.state.global_step), done)
+    kept = last
+    if watching.stopped:
+        kept = watching.best
+        trainer._load_from_checkpoint(str(place / f"look-{kept}"))
+    trained: Any = trainer.accelerator.unwrap_model(trainer.model)
+    trained = trained.merge_and_unload() if config.lora_rank else trained
+    return LanguageResult(trained.eval(), kept, last, watching.stopped)
 
 
 def _check(rows: Sequence[Mapping[str, Any]], rewards: Mapping[str, Any]) -> None:
@@ -200,9 +201,25 @@ def _check(rows: Sequence[Mapping[str, Any]], rewards: Mapping[str, Any]) -> Non
             raise GuerdonError(f"row {number} and row 0 differ in their columns: {other!r}")
 
 
-def _told(rows: Any, rewards: Mapping[str, tuple[Any, float]], config: LanguageTrainingConfig, seed: int) -> str:
+def begin(
+    place: Path, told: str, checkpoint: Path | None, folder: RunFolder, stage: str, watch: LanguageWatch | None
+) -> None:
+    """Forget what came after ``checkpoint``; raises GuerdonError where it was made from something else."""
+    if checkpoint is not None and (place / "told").read_text(encoding="utf-8") != told:
+        raise GuerdonError(f"{place}: made with other rows, rewards or settings; use a new folder")
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "told").write_text(told, encoding="utf-8")
+    kept = step_of(checkpoint) if checkpoint is not None else -1
+    folder.rollback(kept, stage=stage)
+    if watch is not None:
+        watch.rollback(kept)
+
+
+def told_of(rows: Any, rewards: Mapping[str, tuple[Any, float]], *settings: Any) -> str:
+    """A digest of what a training is made from."""
     named = {name: [identity(reward), weight] for name, (reward, weight) in rewards.items()}
-    asked = [list(map(dict, rows)), named, config.model_dump(mode="json"), seed]
+    plain = [one.model_dump(mode="json") if isinstance(one, Config) else one for one in settings]
+    asked = [list(map(dict, rows)), named, *plain]
     return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -230,14 +247,22 @@ def _arguments(config: LanguageTrainingConfig, rewards: Mapping[str, Any], place
     return GRPOConfig(**{**given, **config.trl})
 
 
-class _Watching(TrainerCallback):
+_SHOWN = {
+    "reward": "reward",
+    "completions/mean_length": "length",
+    "rewards/margins": "margin",
+    "mean_token_accuracy": "accuracy",
+}
+
+
+class Watching(TrainerCallback):
     """Lines of metrics.jsonl, looks of the watch, the marks of whole checkpoints, and the end at an alarm."""
 
     def __init__(
-        self, folder: RunFolder, stage: str, bar: Progress[Any], rewards: Sequence[str], watch: LanguageWatch | None,
+        self, folder: RunFolder, stage: str, bar: Progress[Any], watch: LanguageWatch | None,
         config: LanguageTrainingConfig, tokenizer: Any,
     ) -> None:  # fmt: skip
-        self.folder, self.stage, self.bar, self.rewards, self.watch = folder, stage, bar, rewards, watch
+        self.folder, self.stage, self.bar, self.watch = folder, stage, bar, watch
         self.config, self.tokenizer = config, tokenizer
         self.stopped, self.best = "", 0
 
@@ -263,7 +288,7 @@ class _Watching(TrainerCallback):
             return
         row = {key: value for key, value in logs.items() if value is None or isinstance(value, int | float)}
         self.folder.log(state.global_step, row, stage=self.stage)
-        self.bar.advance(reward=row.get("reward"), length=row.get("completions/mean_length"))
+        self.bar.advance(1, **{name: row[key] for key, name in _SHOWN.items() if key in row})
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:

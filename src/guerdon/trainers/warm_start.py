@@ -20,16 +20,13 @@ from guerdon.trainers.language_watch import answer_ids
 __all__ = ["Example", "batches_of", "example", "teach", "warm_start"]
 
 Example = tuple[list[int], int]
-"""(ids of a prompt and its answer, where the answer begins)."""
+"""(ids of a prompt and its answer, where that begins which is learnt)."""
 _IGNORED = -100
 
 
-def example(tokenizer: Any, prompt: Any, answer: str, ids_of: Callable[[Any, Any], list[int]] = answer_ids) -> Example:
-    """A prompt (messages, or a text) and its answer, tokenised apart, as they will be when an answer is sampled.
-
-    ids_of: (tokenizer, prompt) -> the ids that an answer follows.
-    """
-    asked = ids_of(tokenizer, prompt)
+def example(tokenizer: Any, prompt: Any, answer: str) -> Example:
+    """A prompt (messages, or a text) and its answer, tokenised apart, as they will be when an answer is sampled."""
+    asked = answer_ids(tokenizer, prompt)
     return [*asked, *tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id], len(asked)
 
 
@@ -92,7 +89,7 @@ def teach(
 def warm_start(
     rows: Sequence[tuple[Any, str]], folder: Path, *, steps: int, batch: int = 32, hidden: int = 96, layers: int = 2,
     vocab: int = 800, learning_rate: float = 5e-3, seed: int = 0,
-    ids_of: Callable[[Any, Any], list[int]] = answer_ids,
+    encode: Callable[[Any, Any, str], Example] = example,
 ) -> tuple[Any, Any]:  # fmt: skip
     """(model, tokenizer) of a small ``Qwen3ForCausalLM`` taught (prompt, answer) rows from nothing; kept in ``folder``.
 
@@ -106,7 +103,7 @@ def warm_start(
         model, tokenizer = tiny_causal(
             [*said, *(answer for _, answer in rows)], hidden=hidden, layers=layers, vocab=vocab, seed=seed
         )
-        examples = [example(tokenizer, prompt, answer, ids_of) for prompt, answer in rows]
+        examples = [encode(tokenizer, prompt, answer) for prompt, answer in rows]
         with progress(steps, "warm start") as bar:
             teach(
                 model, int(tokenizer.pad_token_id), batches_of(examples, batch, seed), steps,
