@@ -87,6 +87,9 @@ def test_what_the_meters_say(tokenizer: Any) -> None:
     assert said["vote_share"] == pytest.approx(2 / 3) and said["repetition"] > 0.2
     other = meters(type(found)(texts, np.array([5, 5, 5, 40]), np.array([True] * 4), 4), lambda text: text[:3] or None)
     assert other["stated"] == 1.0 and other["vote_share"] == 0.75
+    found = type(found)(["yes", "yes", "no", "what"], np.ones(4, int), np.ones(4, bool), 4)
+    drift = meters(found, kind=lambda text: text if text in ("yes", "no") else None)
+    assert {name: value for name, value in drift.items() if "says" in name} == {"says no": 0.25, "says yes": 0.5}
 
 
 def test_the_entropy_of_a_policy_is_the_mean_surprise_at_its_samples(tokenizer: Any) -> None:

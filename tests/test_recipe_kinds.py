@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -33,6 +34,18 @@ def test_a_row_that_names_its_kind_keeps_it_and_all_have_the_same_columns() -> N
     made = with_kinds(given, "task_type", NEEDS, share=0.0, otherwise="verifiable").train
     assert [row["task_type"] for row in made] == ["open", "verifiable"]
     assert [row["reference"] for row in made] == ["two", "1 + 1 = 2"] and made[0]["solution"] is None
+
+
+def test_a_classifier_tells_the_rows_that_name_no_kind() -> None:
+    given = problems({"task_type": "open", "reference": "two"}, {"solution": "2", "reference": "two"})
+    asked: list[list[str]] = []
+
+    def kind_of(queries: Sequence[str]) -> list[str]:
+        asked.append(list(queries))
+        return ["open"] * len(queries)
+
+    made = with_kinds(given, "task_type", NEEDS, share=0.0, otherwise="verifiable", kind_of=kind_of).train
+    assert [row["task_type"] for row in made] == ["open", "open"] and asked[0] == ["What is 1 + 1?"] * 2
 
 
 def test_what_a_row_lacks_is_named() -> None:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from guerdon.core.arithmetic import solution_text, word_problems, wrong_solution
 from guerdon.core.errors import GuerdonError
 from guerdon.core.runs import RunFolder
-from guerdon.policies.continuation import CheckpointPolicy
 from guerdon.policies.reasoner import ASSETS, problem_rows
 from guerdon.recipes import fine_grained_rlhf, reward_clip_delta
-from guerdon.recipes._dense_run import load_problems
 from guerdon.recipes.fine_grained_rlhf import FineGrainedConfig, Holistic, aspects_of
 from guerdon.recipes.reward_clip_delta import ClipDeltaConfig, labelled_steps
+from guerdon.trainers.dense_grpo import DenseRewards
 
-SMALL = {"steps": 2, "prompts": 2, "group": 4, "held_out": 4, "max_completion_length": 48, "seed": 3}
+SMALL: dict[str, Any] = {
+    "seed": 3, "problems": 16, "watched": 4, "tested": 4, "samples": 2,
+    "training": {
+        "steps": 2, "prompts_per_step": 2, "num_generations": 4, "learning_rate": 1e-4, "max_completion_length": 48,
+        "save_every": 1, "watch_every": 1,
+    },
+}  # fmt: skip
 needs_reasoner = pytest.mark.skipif(not (ASSETS / "reasoner").is_dir(), reason="the embedded reasoner is not here")
 
 
@@ -47,40 +53,35 @@ def test_steps_are_labelled_right_up_to_the_first_error_and_by_the_answer():
 
 
 @needs_reasoner
-def test_held_out_problems_are_not_trained_on():
-    problems = load_problems(ClipDeltaConfig(**SMALL))
-    asked = {json.dumps(row["prompt"]) for row in problems.train}
-    assert len(problems.held) == 4 and not asked & {json.dumps(row["prompt"]) for row in problems.held}
+@pytest.mark.parametrize("mode", ["clip_delta", "success"])
+def test_a_small_run_of_clip_delta(tmp_path: Path, mode: str) -> None:
+    config = ClipDeltaConfig(**SMALL, mode=mode, labelled=16, prm_training={"steps": 3})
+    summary = reward_clip_delta.run(config, RunFolder.open(tmp_path / "run", config))
+    assert list(summary["rewards"]) == (["success"] if mode == "success" else ["success", "process"])
+    assert (tmp_path / "run" / "prm").is_dir() == (mode != "success") == bool(summary["notes"])
+    folder = RunFolder.open(tmp_path / "run", config, resume=True)
+    rows = [row for row in folder.metrics(stage="policy") if "loss" in row]
+    assert len(rows) == 2 and all(math.isfinite(row["loss"]) for row in rows)
+    assert reward_clip_delta.run(config, folder, resume=True)["tables"] == summary["tables"]
 
 
 @needs_reasoner
-@pytest.mark.parametrize("name", ["clip-delta", "fine-grained"])
-def test_a_small_run_trains_every_arm_and_resumes_without_doing_it_again(tmp_path, name, monkeypatch):
-    if name == "clip-delta":
-        config = ClipDeltaConfig(**SMALL, labelled=16, prm_training={"steps": 3})
-        recipe, arms = reward_clip_delta, ["base", "success", "none", "clip_delta"]
-    else:
-        config = FineGrainedConfig(**SMALL)
-        recipe, arms = fine_grained_rlhf, ["base", "holistic", "fine-grained"]
-    summary = recipe.run(config, RunFolder.open(tmp_path / "run", config))
-    assert list(summary["grades"]) == arms
-    assert all(0 <= one["greedy"] <= 1 and one["lines"] > 0 for one in summary["grades"].values())
-    folder = RunFolder.open(tmp_path / "run", config, resume=True)
-    assert folder.summary()["system"] == summary["system"] and len(summary["verdicts"]) == 2
-    rows = folder.metrics(stage=arms[-1])
-    assert len(rows) == 2 and all(math.isfinite(row["loss"]) for row in rows)
-    monkeypatch.setattr(CheckpointPolicy, "__call__", None)
-    again = recipe.run(config, folder, resume=True)
-    assert again["grades"] == summary["grades"] and (folder.path / arms[-1] / "model.safetensors").is_file()
+@pytest.mark.parametrize("density", ["segments", "holistic"])
+def test_a_small_run_of_fine_grained(tmp_path: Path, density: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = []
+    monkeypatch.setattr(
+        DenseRewards, "_token_advantages",
+        lambda self, mask, own=DenseRewards._token_advantages: used.append(self.baseline) or own(self, mask),
+    )  # fmt: skip
+    config = FineGrainedConfig(**{**SMALL, "training": {**SMALL["training"], "baseline": "group"}}, density=density)
+    summary = fine_grained_rlhf.run(config, RunFolder.open(tmp_path / "run", config))
+    assert set(used) == ({"group"} if density == "segments" else set()), "the sum alone is plain GRPO"
+    assert (Path(summary["model"]) / "model.safetensors").is_file()
+    looks = RunFolder.open(tmp_path / "run", config, resume=True).metrics(stage="policy")
+    assert [row["step"] for row in looks if "judge/rule_verifier/held-out" in row] == [0, 1, 2]
 
 
-def test_a_model_of_ones_own_needs_a_process_reward_model(tmp_path):
+def test_a_model_of_ones_own_needs_a_process_reward_model(tmp_path: Path) -> None:
     config = ClipDeltaConfig(model="somebody/else")
     with pytest.raises(GuerdonError, match="prm=FOLDER"):
-        reward_clip_delta._scorer(config, RunFolder.open(tmp_path / "run", config), None)  # type: ignore[arg-type]
-
-
-def test_settings_that_trl_does_not_have_are_named():
-    assert ClipDeltaConfig(trl={"loss_type": "dr_grpo"}).trl == {"loss_type": "dr_grpo"}
-    with pytest.raises(GuerdonError, match="did you mean 'loss_type'"):
-        ClipDeltaConfig(trl={"los_type": "grpo"})
+        reward_clip_delta._scorer(config, RunFolder.open(tmp_path / "run", config), None, None, [])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from guerdon.core.errors import GuerdonError, unknown
+from guerdon.models.query_type import query_of
 from guerdon.recipes._language import Problems
 
 __all__ = ["with_kinds"]
@@ -15,12 +16,14 @@ Row = dict[str, Any]
 
 
 def with_kinds(
-    problems: Problems, column: str, needs: Mapping[str, str | None], *, share: float, otherwise: str
-) -> Problems:
+    problems: Problems, column: str, needs: Mapping[str, str | None], *, share: float, otherwise: str,
+    kind_of: Callable[[Sequence[str]], list[str]] | None = None,
+) -> Problems:  # fmt: skip
     """``problems`` whose rows all have ``column``, "reference" and "solution" (None where there is none).
 
     needs:      kind -> the column that rows of this kind must fill, or None; the first kind is the open one.
     share:      of the rows that name no kind are open, evenly spread; the others are of the kind ``otherwise``.
+    kind_of:    says the kinds of such rows by their queries, in place of share and otherwise.
 
     A worked solution is the reference of a row that has no other. Raises GuerdonError naming the first row of an
     unknown kind, or without what its kind needs.
@@ -29,9 +32,10 @@ def with_kinds(
 
     def typed(rows: list[Row]) -> list[Row]:
         made = []
+        told = kind_of([query_of(row["prompt"]) for row in rows]) if kind_of is not None else None
         for place, row in enumerate(rows):
             opened = int((place + 1) * share) > int(place * share)
-            kind = row.get(column) or (first if opened else otherwise)
+            kind = row.get(column) or (told[place] if told else first if opened else otherwise)
             if kind not in needs:
                 raise unknown(f"{column} of the problem {_shown(row)}", str(kind), needs)
             whole = {"solution": None, **row, column: kind, "reference": row.get("reference") or row.get("worked")}

@@ -94,11 +94,13 @@ class World:
     problems: of a configuration. policy: (configuration, folder) -> (model, tokenizer), a policy with room to improve.
     It keeps what it makes in the folder, since a run that goes on asks again.
     said:     the answer that a completion gives, for votes; None where it gives none.
+    kind:     its class, where there are few (`LanguageWatch`).
     """
 
     problems: Callable[[Any], Problems]
     policy: Callable[[Any, Path], tuple[Any, Any]]
     said: Callable[[str], str | None] = stated_text
+    kind: Callable[[str], str | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ def run_language(
     watch = LanguageWatch(
         problems.watched, judge, given, folder.path / "looks", samples=config.training.watch_samples, views=views,
         temperature=config.training.temperature, max_new_tokens=config.training.max_completion_length, seed=config.seed,
-        template=config.training.trl.get("chat_template_kwargs"), said=world.said,
+        template=config.training.trl.get("chat_template_kwargs"), said=world.said, kind=world.kind,
     )  # fmt: skip
     forms = {"tested problems": problems.tested, **({"told otherwise": problems.other} if problems.other else {})}
     grades = {BEFORE: _grades(model, tokenizer, forms, watch, config, folder, BEFORE)}
@@ -291,7 +293,7 @@ def _graded(
     known: list[bool] = [bool(np.isfinite(row).any()) for row in drawn]
     mean = np.array([row[np.isfinite(row)].mean() if some else np.nan for row, some in zip(drawn, known)])
     best = np.array([np.nanmax(row) if some else np.nan for row, some in zip(drawn, known)])
-    return Graded(right, mean, np.array(voted, float), best, meters(several, watch.said)), greedy
+    return Graded(right, mean, np.array(voted, float), best, meters(several, watch.said, watch.kind)), greedy
 
 
 def _judged(judge: Any, rows: list[Row], found: Sampled) -> NDArray[np.float64]:
@@ -352,7 +354,10 @@ def _texts(grades: Mapping[str, Mapping[str, Graded]]) -> dict[str, Any]:
         "note": "Length in tokens; shares of completions that end and that state an answer; share of 8-word sequences "
         "that stood before; mean share of a problem's completions that state its commonest answer.",
         "columns": ["", "before", "after"],
-        "rows": [[name.replace("_", " "), f"{before[name]:.3f}", f"{after[name]:.3f}"] for name in before],
+        "rows": [
+            [name.replace("_", " "), *(f"{one.get(name, 0.0):.3f}" for one in (before, after))]
+            for name in dict.fromkeys([*before, *after])
+        ],
     }
 
 

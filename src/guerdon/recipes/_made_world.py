@@ -29,10 +29,14 @@ class MadeConfig(LanguageConfig):
     begin_rows: int = Field(3000, ge=1)
 
 
-def made_world(draw: Draw, *, said: Callable[[str], str | None], hidden: int = 96, layers: int = 2) -> World:
+def made_world(
+    draw: Draw, *, said: Callable[[str], str | None], kind: Callable[[str], str | None] | None = None,
+    hidden: int = 96, layers: int = 2,
+) -> World:  # fmt: skip
     """A `World` of what ``draw`` makes. One problem in eight is held out: to be watched or tested, never learnt from.
 
-    said: the answer that a completion gives. hidden, layers: of the policy, a ``Qwen3ForCausalLM``.
+    said, kind: the answer that a completion gives, and its class where there are few. hidden, layers: of the policy, a
+    ``Qwen3ForCausalLM``.
     """
 
     def problems(config: Any) -> Problems:
@@ -45,7 +49,7 @@ def made_world(draw: Draw, *, said: Callable[[str], str | None], hidden: int = 9
         rows = [(row["prompt"], answer) for row, answer in shown]
         return warm_start(rows, folder / "begin", steps=config.begin_steps, hidden=hidden, layers=layers)
 
-    return World(problems, policy, said)
+    return World(problems, policy, said, kind)
 
 
 def _distinct(draw: Draw, seed: int, held: bool, count: int) -> list[Row]:

@@ -2,13 +2,13 @@
 
 r_t = sum over aspects k, segments j of 1(t = T_j^k) w_k R_k(x, y, j):
     relevance by sub-sentence, factuality by sentence, completeness of the whole text
-against the holistic baseline: the same total, paid at the end of the text.
+against density=holistic, the baseline: the same total, paid at the end of the text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -16,17 +16,20 @@ from guerdon.core.outcome import Failed
 from guerdon.core.runs import RunFolder
 from guerdon.models.scalar.backbone import quiet
 from guerdon.models.step_scorer import load_step_scorer
-from guerdon.recipes._dense_run import Arm, DenseRunConfig, load_problems, run_arms
+from guerdon.recipes._language import PRESETS, LanguageConfig, preset_for, run_language
 from guerdon.rewards.dense import CompositeAspects
 from guerdon.rewards.text.final_answer import rule_verifier
 from guerdon.rewards.text.segment import MomentScaled, SegmentReward
 from guerdon.rewards.text.segment_judges import calculation_judge, news_judge
 
 TITLE = "Fine-Grained Human Feedback Gives Better Rewards for Language Model Training"
+__all__ = ["CONFIG", "PRESETS", "FineGrainedConfig", "Holistic", "aspects_of", "preset_for", "run"]
 
 
-class FineGrainedConfig(DenseRunConfig):
+class FineGrainedConfig(LanguageConfig):
     """Weights and rewards of the three aspects; defaults are the published +-0.3 (relevance) and +-0.5 (factuality).
+
+    density: pay each segment at its end, or the sum of all at the end of the text.
 
     relevance, factuality: step scorers' folders or hub ids (`guerdon.models.step_scorer`); None: rules on arithmetic,
     where a repeated segment is irrelevant and a false calculation is no fact. completeness: weight of the right final
@@ -35,6 +38,7 @@ class FineGrainedConfig(DenseRunConfig):
     The published runs are PPO with a critic, KL weight 0.3 in the reward, lambda 0.95; here GRPO's baseline by segment.
     """
 
+    density: Literal["segments", "holistic"] = "segments"
     relevance: str | None = None
     factuality: str | None = None
     relevance_weight: float = Field(0.3, ge=0)
@@ -45,16 +49,17 @@ class FineGrainedConfig(DenseRunConfig):
 
 
 CONFIG = FineGrainedConfig
-PRESETS: dict[str, dict[str, Any]] = {}
 
 
 def run(config: FineGrainedConfig, folder: RunFolder, resume: bool = False) -> dict[str, Any]:
-    """Train the fine-grained and the holistic arm in ``folder``; returns the summary, which is written there too."""
-    problems = load_problems(config)
-    with quiet():
-        aspects = aspects_of(config)
-    arms = [Arm("holistic", [Holistic(aspects)]), Arm("fine-grained", [aspects])]
-    return run_arms(config, folder, arms, problems, system="fine-grained-rlhf", title=TITLE, verdicts=_verdicts)
+    """Train and grade in ``folder``; returns the summary, which is written there too."""
+
+    def rewards(model: Any, tokenizer: Any) -> dict[str, tuple[Any, float]]:
+        with quiet():
+            aspects = aspects_of(config)
+        return {"fine_grained": (aspects if config.density == "segments" else Holistic(aspects), 1.0)}
+
+    return run_language("fine-grained-rlhf", TITLE, config, folder, resume, rewards)
 
 
 def aspects_of(config: FineGrainedConfig) -> CompositeAspects:
@@ -91,12 +96,3 @@ class Holistic:
     def identity(self) -> str:
         """That of the reward inside."""
         return f"{self.__name__}@{self.version}#{self.reward.identity().rpartition('#')[2]}"
-
-
-def _verdicts(grades: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
-    base, sums, fine = (grades[name] for name in ("base", "holistic", "fine-grained"))
-    return [
-        {"name": f"fine-grained less {name}, sampled", "target": "interval above 0",
-         "value": fine["sampled"] - other["sampled"], "holds": fine["sampled low"] > other["sampled"]}
-        for name, other in (("the beginning", base), ("holistic", sums))
-    ]  # fmt: skip

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import Field
 
 from guerdon.core.runs import RunFolder
+from guerdon.models.query_type import load
 from guerdon.recipes._kinds import with_kinds
 from guerdon.recipes._language import PRESETS, LanguageConfig, Problems, preset_for, run_language
 from guerdon.rewards.text.relevance import regularized_relevance
@@ -22,7 +23,8 @@ __all__ = ["CONFIG", "PRESETS", "RelevanceConfig", "preset_for", "run"]
 
 class RelevanceConfig(LanguageConfig):
     """Rows are told apart by their column ``qtype``, OPENENDED or CONSTRAINED, the latter with a ``reference``; maths
-    problems are closed, and their worked solution is the reference.
+    problems are closed, and their worked solution is the reference. query_types: what tells rows without the column,
+    a file of labelled queries or a sequence classifier (`guerdon.models.query_type.load`).
 
     open_share: of the embedded problems are called open, which no word problem is: what the length term does to them is
     to be seen. encoder: a sentence encoder's folder or hub id (the paper's: facebook/contriever); None: hashed n-grams.
@@ -31,6 +33,7 @@ class RelevanceConfig(LanguageConfig):
     """
 
     open_share: float = Field(0.0, ge=0, le=1)
+    query_types: str | None = None
     encoder: str | None = None
     most: float = Field(1.0, gt=0)
 
@@ -41,6 +44,10 @@ CONFIG = RelevanceConfig
 def run(config: RelevanceConfig, folder: RunFolder, resume: bool = False) -> dict[str, Any]:
     """Train on R^3 and grade by the judge in ``folder``; returns the summary, which is written there too."""
     embedded = config.data is None
+    kind_of = load(config.query_types) if config.query_types is not None else None
+    notes = []
+    if kind_of is not None and (accuracy := getattr(kind_of, "accuracy", None)) is not None:
+        notes.append(f"query types by words of {config.query_types}: {accuracy:.0%} right in cross-validation")
 
     def rewards(model: Any, tokenizer: Any) -> dict[str, tuple[Any, float]]:
         longest = config.training.max_completion_length
@@ -49,7 +56,8 @@ def run(config: RelevanceConfig, folder: RunFolder, resume: bool = False) -> dic
     def rows(problems: Problems) -> Problems:
         share = config.open_share if embedded else 0.0
         return with_kinds(
-            problems, "qtype", {"OPENENDED": None, "CONSTRAINED": "reference"}, share=share, otherwise="CONSTRAINED"
-        )
+            problems, "qtype", {"OPENENDED": None, "CONSTRAINED": "reference"}, share=share, otherwise="CONSTRAINED",
+            kind_of=kind_of,
+        )  # fmt: skip
 
-    return run_language("regularized-relevance-reward", TITLE, config, folder, resume, rewards, rows=rows)
+    return run_language("regularized-relevance-reward", TITLE, config, folder, resume, rewards, rows=rows, notes=notes)

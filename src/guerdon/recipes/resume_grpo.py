@@ -64,10 +64,12 @@ def run(config: ResumeConfig, folder: RunFolder, resume: bool = False) -> dict[s
 
     def rows(problems: Problems) -> Problems:
         checked([*problems.train, *problems.watched, *problems.tested])
+        selected = sum(decision_of(row) == "SELECTED" for row in problems.tested) / len(problems.tested)
+        notes.append(f"SELECTED is right in {selected:.0%} of the tested problems; compare the shares of what is said")
         notes.extend(f"linter, {flag.check} {flag.part}: {flag.detail}" for flag in linted(reward, problems.train))
         return problems
 
-    world = made_world(application, said=_said)
+    world = made_world(application, said=_said, kind=_said)
     return run_language("resume-grpo", TITLE, config, folder, resume, rewards, rows=rows, world=world, notes=notes)
 
 

@@ -61,7 +61,7 @@ def run(config: ShopConfig, folder: RunFolder, resume: bool = False) -> dict[str
         return problems
 
     notes = ["the embedded shop is made: what is right in it says nothing about people"] if config.data is None else []
-    world = made_world(shop_session, said=_said)
+    world = made_world(shop_session, said=_said, kind=_type)
     return run_language("shop-r1", TITLE, config, folder, resume, rewards, rows=rows, world=world, notes=notes)
 
 
@@ -85,3 +85,8 @@ def _said(text: str) -> str | None:
     """The action of a completion as one text."""
     parsed = _PARSER(text)
     return " | ".join(f"{key}={value}" for key, value in sorted(parsed.action.items())) if parsed.ok else None
+
+
+def _type(text: str) -> str | None:
+    parsed = _PARSER(text)
+    return str(parsed.action["type"]) if parsed.ok else None

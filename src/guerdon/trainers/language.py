@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from guerdon.core.errors import GuerdonError, unknown
 from guerdon.core.progress import Progress, progress
 from guerdon.core.reward import identity
 from guerdon.core.runs import RunFolder
+from guerdon.objectives.dense_advantages import Baseline
 from guerdon.rewards.dense import is_dense
 from guerdon.rewards.policy_bound import policy_bound
 from guerdon.trainers.dense_grpo import DenseRewards
@@ -49,7 +51,8 @@ class LanguageTrainingConfig(Config):
 
     lora_rank: 0 trains all weights. micro_batch: completions in one forward pass. scale_rewards, loss_type, beta,
     epsilon: TRL's. watch_every: steps between two looks of the hacking watch. stop_on: "hack" ends the run once the
-    proxy rises while the held-out judge falls, and keeps the weights of the judge's best look. trl: further settings of
+    proxy rises while the held-out judge falls, and keeps the weights of the judge's best look. baseline, gamma: of
+    rewards on parts of a text (`guerdon.trainers.dense_grpo`), without meaning for others. trl: further settings of
     TRL's ``GRPOConfig`` as they are (``use_vllm``, ``deepspeed``, ``fsdp``, ``mask_truncated_completions``, ...).
     """
 
@@ -71,6 +74,8 @@ class LanguageTrainingConfig(Config):
     watch_every: int = Field(10, ge=1)
     watch_samples: int = Field(4, ge=2)
     stop_on: Literal["hack"] | None = None
+    baseline: Baseline = "segment"
+    gamma: float = Field(1.0, ge=0, le=1)
     trl: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -164,7 +169,10 @@ def train_language(
             bar.advance(done)
             callback = Watching(folder, stage, bar, watch, config, tokenizer)
             links: list[TrainerCallback] = [PolicyLink(*originals)] if policy_bound(*originals) else []
-            trainer: Any = (DenseKeyedGRPO if dense else KeyedGRPO)(
+            kind: Any = KeyedGRPO
+            if dense:
+                kind = partial(DenseKeyedGRPO, baseline=config.baseline, gamma=config.gamma)
+            trainer: Any = kind(
                 model=model, reward_funcs=functions, args=arguments, processing_class=tokenizer,
                 train_dataset=Dataset.from_list([dict(rows[index]) for index in plan]),
                 callbacks=[*links, callback], peft_config=lora(config.lora_rank),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,6 +115,7 @@ class LanguageWatch:
     views:     wordings of a problem that stand in a row and go to the rewards together.
     folder:    where each look is kept, a file a look, so that a resumed run knows the earlier ones.
     said:      the answer that a completion gives, for votes; None where it gives none.
+    kind:      the class of that answer, where there are few: a policy that drifts to one of them shows in the shares.
     """
 
     problems: Sequence[Row]
@@ -127,6 +129,7 @@ class LanguageWatch:
     seed: int = 0
     template: Mapping[str, Any] | None = None
     said: Callable[[str], str | None] = stated_text
+    kind: Callable[[str], str | None] | None = None
     alarm: Callable[..., HackAlarm | None] = hack_alarm
     looks: dict[int, dict[str, list[float]]] = field(default_factory=dict)
 
@@ -168,7 +171,8 @@ class LanguageWatch:
         row["group_spread"] = _mean(np.nanstd(total, axis=1)) if np.isfinite(total).any() else float("nan")
         entropy = surprise(model, tokenizer, found, temperature=self.temperature)
         return row | {
-            f"drift/{name}": value for name, value in {**meters(found, self.said), "entropy": entropy}.items()
+            f"drift/{name}": value
+            for name, value in {**meters(found, self.said, self.kind), "entropy": entropy}.items()
         }
 
     def scored(self, found: Sampled) -> dict[str, NDArray[np.float64]]:
@@ -202,22 +206,27 @@ class LanguageWatch:
         return self.folder / f"{step:06d}.json"
 
 
-def meters(found: Sampled, said: Callable[[str], str | None] = stated_text) -> dict[str, float]:
+def meters(
+    found: Sampled, said: Callable[[str], str | None] = stated_text, kind: Callable[[str], str | None] | None = None
+) -> dict[str, float]:
     """What completions look like, whatever they are worth.
 
     length: tokens. ended: share that came to an end. stated: share with an answer (``said``). repetition: share of
     8-grams that stood before. vote_share: mean share of the completions of a prompt with its commonest answer.
+    says KIND: share of the completions of each class that occurs.
     """
     answers = [said(text) for text in found.texts]
     shares = [
         majority_vote(answers[start : start + found.count], equal=same_answer).share
         for start in range(0, len(answers), found.count)
     ]
+    kinds = Counter(kind(text) for text in found.texts) if kind is not None else Counter[str | None]()
+    named = {f"says {name}": count / len(found.texts) for name, count in sorted(kinds.items(), key=str) if name}
     return {
         "length": float(found.lengths.mean()), "ended": float(found.ended.mean()),
         "stated": float(np.mean([one is not None for one in answers])),
         "repetition": float(np.mean([ngram_repetition(text, REPEATED) for text in found.texts])),
-        "vote_share": float(np.mean(shares)),
+        "vote_share": float(np.mean(shares)), **named,
     }  # fmt: skip
 
 
