@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from guerdon.claims.co_reward import INDEPENDENT, Size, advantages, first_mode, quick, run, train
+from guerdon.claims.co_reward import (
+    INDEPENDENT,
+    FormSize,
+    Size,
+    advantages,
+    climbed,
+    first_mode,
+    forms,
+    learnt,
+    quick,
+    run,
+    train,
+)
 from guerdon.metrics.majority_vote import majority_vote
 
 
@@ -26,9 +40,31 @@ def test_the_truth_is_learnt() -> None:
     assert found["after"] > 0.9 > found["before"] and found["labels"] == 1.0
 
 
+def test_two_forms_of_a_sum_err_apart_or_together() -> None:
+    size = FormSize(modulus=5)
+    for shared in (False, True):
+        made = forms(size, 1, shared=shared)
+        np.testing.assert_allclose(made.taught.sum(-1), 1.0, rtol=1e-6)
+        first, second = made.asked[0], made.asked[1]
+        assert (first[:, 0] == second[:, 2]).all() and (first[:, 2] == second[:, 1]).all()
+        assert ((first[:, 0] + first[:, 2]) % 5 == made.right).all()
+        given = made.taught.gather(-1, made.right.expand(2, -1)[..., None])[..., 0]
+        assert ((made.taught > 0).sum(-1) == 2).all() and ((given > 0.5) == (given >= made.taught.amax(-1))).all()
+        assert bool((made.taught[0] == made.taught[1]).all()) == shared
+
+
+def test_a_transformer_learns_what_it_is_taught_and_climbs_the_truth() -> None:
+    size = replace(FormSize(), modulus=5, hidden=32, steps=200, updates=60, climbing_rate=1e-3)
+    made = forms(size, 1)
+    model = learnt(made, size, 1)
+    found = climbed(model, made, "truth", size, 1)
+    taught = float(made.taught.gather(-1, made.right.expand(2, -1)[..., None]).mean())
+    assert found["before"] == pytest.approx(taught, abs=0.05) and found["after"] > 0.95 and found["labels"] == 1.0
+
+
 def test_a_small_run_has_every_arm() -> None:
     result = quick(seeds=(1, 2, 3))
-    assert len(result.arms) == 9 and len(result.checks) == 5
+    assert len(result.arms) == 15 and len(result.checks) == 8
     assert result.to_json()["verdict"] in ("holds", "fails", "inconclusive")
 
 
