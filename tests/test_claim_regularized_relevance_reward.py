@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from guerdon.claims.regularized_relevance_reward import (
@@ -14,8 +15,11 @@ from guerdon.claims.regularized_relevance_reward import (
     REFERENCE,
     REPEAT,
     Size,
+    TwoFeatures,
     measured,
     paid,
+    preferring,
+    probed,
     run,
     world,
 )
@@ -34,6 +38,15 @@ def test_what_each_reward_likes_best() -> None:
     assert relevance[:, COPY] == pytest.approx(1.0) and relevance.max() <= 1.0
 
 
+def test_what_pairs_teach_about_length() -> None:
+    made = world(SIZE, 1)
+    liked, balanced = (preferring(made, SIZE, 1, longer=share).weights for share in (0.75, 0.5))
+    assert liked[0] > 0.5 > abs(balanced[0]) and min(liked[1], balanced[1]) > 1
+    # The longer answer wins at odds of 3 : 1 whatever the topic, so without relevance nothing else is left.
+    assert probed(made, TwoFeatures(np.array([1.0, 0.0]))) == 0.0
+    assert probed(made, TwoFeatures(np.array([0.0, 1.0]))) == 1.0
+
+
 def test_a_policy_climbs_it() -> None:
     made = world(SIZE, 2)
     assert measured(made, "R3", SIZE, 2)["worth"] > measured(made, "relevance", SIZE, 2)["worth"] + 0.3
@@ -41,7 +54,7 @@ def test_a_policy_climbs_it() -> None:
 
 def test_a_small_run_has_every_arm() -> None:
     result = run((1, 2), size=replace(SIZE, updates=20))
-    assert len(result.arms) == 6 and len(result.checks) == 9 and result.verdict in ("inconclusive", "fails")
+    assert len(result.arms) == 9 and len(result.checks) == 12 and result.verdict in ("inconclusive", "fails")
 
 
 def test_full_claim() -> None:

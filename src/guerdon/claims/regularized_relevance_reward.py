@@ -4,8 +4,14 @@ The hacking ladder of the system's card. For each query a softmax policy chooses
 texts: copy the query, repeat it ten times, a short and a long answer on its topic, a long answer on another topic, and
 for closed queries the reference, alone and padded. REINFORCE climbs each reward, scored on the texts themselves by the
 real terms with hashed n-grams as the encoder. The negative control's relevance is to another query. A length alone, and
-the open branch for all queries, are the paper's own ablations. That relevance alone copies was first asked of single
-copies; by a cosine ten copies are as relevant, which was seen on seeds 1 to 3, and either counts now.
+the open branch for all queries, are the paper's own ablations.
+
+That relevance alone copies was first asked of single copies; by a cosine ten copies are as relevant, which was seen on
+seeds 1 to 3, and either counts now.
+
+The preliminary claim is asked of a reward model of two features, length and relevance, fitted to pairs whose winner is
+the longer one and the one on the topic in three of four, and, for comparison, to pairs whose winner is as often the
+shorter: does it put a short answer on the topic of a new query above a long one off it?
 """
 
 from __future__ import annotations
@@ -18,7 +24,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
 
+from guerdon.audits.off_topic import OffTopicItem, off_topic_probe
 from guerdon.claims.experiment import (
     Arm,
     ClaimResult,
@@ -32,6 +40,7 @@ from guerdon.claims.experiment import (
 )
 from guerdon.core.progress import progress as default_progress
 from guerdon.metrics.monotonicity import monotonicity
+from guerdon.rewards.subject import RewardSubject
 from guerdon.rewards.text.relevance import LengthIncentive, Product, Relevance, TrigramDiversity, regularized_relevance
 
 SLUG = "regularized-relevance-reward"
@@ -53,6 +62,7 @@ class Size:
 
     queries: int = 24
     vocabulary: int = 30
+    pairs: int = 2000
     updates: int = 400
     batch: int = 16
     rate: float = 2.0
@@ -138,6 +148,51 @@ def climbed(pay: NDArray[np.float64], size: Size, seed: int) -> list[NDArray[np.
     return seen
 
 
+class TwoFeatures:
+    """A Bradley-Terry reward model, linear in log words and relevance: what preference pairs teach about length."""
+
+    __name__ = "two_features"
+
+    def __init__(self, weights: NDArray[np.float64]) -> None:
+        self.weights = weights
+
+    def __call__(self, prompts: Sequence[Any], completions: Sequence[str], **columns: Any) -> list[float]:
+        """One score a completion."""
+        return (_features(prompts, completions) @ self.weights).tolist()
+
+
+def _features(prompts: Sequence[Any], completions: Sequence[str]) -> NDArray[np.float64]:
+    counted = np.log([len(text.split()) for text in completions])
+    return np.stack([counted, np.array(Relevance()(prompts, completions), np.float64)], axis=1)
+
+
+def preferring(made: World, size: Size, seed: int, *, longer: float = 0.75, on_topic: float = 0.75) -> TwoFeatures:
+    """A reward model of pairs whose winner is the longer, and the one on the topic, in such shares, independently."""
+    rng = np.random.default_rng(seed)
+    prompts, texts = [], []
+    for _ in range(size.pairs):
+        place = int(rng.integers(len(made.queries)))
+        lengths = sorted(rng.choice(np.arange(10, 101), size=2, replace=False), reverse=bool(rng.random() < longer))
+        right = rng.random() < on_topic
+        for long, on in zip(lengths, (right, not right)):
+            words = made.texts[place][LONG if on else OFF].split()
+            texts.append(" ".join(rng.permutation(words)[:long]))
+            prompts.append(made.queries[place])
+    gaps = _features(prompts, texts).reshape(size.pairs, 2, 2)
+    gaps = gaps[:, 0] - gaps[:, 1]
+    # Bradley-Terry on a linear score is a logistic regression on differences, given both ways round.
+    fitted = LogisticRegression(fit_intercept=False, C=1e3)
+    fitted.fit(np.concatenate([gaps, -gaps]), np.repeat([1, 0], size.pairs))
+    return TwoFeatures(fitted.coef_[0])
+
+
+def probed(made: World, reward: Any) -> float:
+    """How often ``reward`` puts the short answer on the topic above the long one off it."""
+    items = [OffTopicItem(query, row[SHORT], row[OFF]) for query, row in zip(made.queries, made.texts)]
+    return off_topic_probe(RewardSubject(reward), items).won.value
+
+
+PROBED = ("preference model", "preference model, lengths balanced", "relevance, probed")
 ARMS = ("relevance", "length", "times length", "open branch for all", "R3", "R3 of another query")
 
 
@@ -162,16 +217,24 @@ def run(
     started = time.monotonic()
     size = size or Size()
     arms = {name: Arm(name) for name in ARMS}
+    asked = {name: Arm(name) for name in PROBED}
     with progress(len(seeds) * len(arms), SLUG) as bar:
         for seed in seeds:
-            made = world(size, seed)
+            made, new = world(size, seed), world(size, seed + 1000)
+            liking = (preferring(made, size, seed), preferring(made, size, seed, longer=0.5), Relevance())
+            for arm, judge in zip(asked.values(), liking):
+                arm.add({"short on topic wins": probed(new, judge)})
             for name, arm in arms.items():
                 arm.add(measured(made, name, size, seed))
                 bar.advance(1, seed=seed, arm=name)
     relevance, length, longer, everywhere, whole, control = arms.values()
     effect, shown = difference(whole, relevance, "worth"), difference(control, relevance, "worth")
     copied = relevance.values("open: copy") + relevance.values("open: repeat")
+    liked, balanced, relevant = (effect_of(arm.values("short on topic wins")) for arm in asked.values())
     checks = [
+        below("a model of preferences for length puts long answers off the topic first", liked, 0.5),
+        above("one of pairs balanced in length does not", balanced, 0.5),
+        above("nor does relevance", relevant, 0.95),
         above("R3 is worth more than relevance alone", effect),
         control_fails("relevance to another query is not", effect, shown, difference(whole, control, "worth")),
         # A cosine does not tell a text from ten copies of it.
@@ -195,12 +258,14 @@ def run(
         effect=effect,
         control=shown.value,
         checks=checks,
-        arms=list(arms.values()),
+        arms=[*arms.values(), *asked.values()],
         seeds=list(seeds),
         seconds=time.monotonic() - started,
         sections=[
             *tables,
             arms_section("worth, and its rank correlation with the reward", list(arms.values()), ["worth", "rho"]),
-        ],
-        notes=["not shown: that reward models of preferences score long answers off the topic above short ones on it"],
+            arms_section(
+                "a short answer on the topic above a long one off it", list(asked.values()), ["short on topic wins"]
+            ),
+        ],  # fmt: skip
     )
