@@ -19,7 +19,8 @@ from guerdon.core.errors import GuerdonError
 from guerdon.core.photographs import sample
 from guerdon.core.runs import RunFolder
 from guerdon.report import find, read_record, render, summary_table, write_report
-from guerdon.report.figures import running_mean, spread
+from guerdon.report.figures import Curve, meter, running_mean, spread, watch
+from guerdon.report.record import Series
 from guerdon.report.tables import approach, verdict_of
 
 ARMS = {"base": "Base", "stage1": "Stage 1", "stages12": "Stages 1+2"}
@@ -436,6 +437,23 @@ def test_labels_are_spread_evenly_around_where_they_belong() -> None:
     assert spread([0.5, 0.5, 0.5], 0.1, 0, 1) == pytest.approx([0.4, 0.5, 0.6])
     assert spread([0.99, 1.0], 0.1, 0, 1) == pytest.approx([0.9, 1.0])
     assert spread([0.0, 0.01], 0.1, 0, 1) == pytest.approx([0.0, 0.1])
+
+
+def test_a_long_name_at_the_end_of_a_curve_gets_its_room() -> None:
+    def ends(label: str) -> float:
+        svg = watch([Curve(Series("x", (0, 10), (0.2, 0.3)), label, "held-out")], name="a")
+        (place,) = re.findall(rf'x="([\d.]+)"[^>]*>{re.escape(label)} · held-out judge', svg)
+        width = float(re.findall(r'viewBox="0 0 ([\d.]+)', svg)[0])
+        return width - float(place)
+
+    short, long = "brevity", "a reward whose name is rather long"
+    assert ends(long) >= 7 * len(f"{long} · held-out judge") > ends(short) >= 7 * len(f"{short} · held-out judge")
+
+
+def test_a_share_is_drawn_from_0_to_1() -> None:
+    series = Series("drift/ended", (0, 1, 2), (1.0, 0.996, 0.996))
+    drawn = {share: meter(series, (), unit="share", name="a", title="Ended", share=share) for share in (True, False)}
+    assert ">0.0</text>" in drawn[True] and ">0.0</text>" not in drawn[False]
 
 
 def test_running_mean_is_centred_and_keeps_a_constant() -> None:

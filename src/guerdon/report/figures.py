@@ -82,7 +82,10 @@ def watch(
     values = [value for curve in curves for value in curve.series.values]
     unit = min(values) >= 0 and max(values) <= 1
     with matplotlib.rc_context(RC):
-        figure, axes = canvas(width, height, left=46, right=12 if narrow else 210, top=46 if narrow else 34, bottom=48)
+        # Room for the longest name at the end of a curve, in bold letters of twelve points.
+        room = max(210.0, 24 + 7.6 * max(len(_told(curve)) for curve in curves))
+        right = 12 if narrow else min(room, width / 2)
+        figure, axes = canvas(width, height, left=46, right=right, top=46 if narrow else 34, bottom=48)
         first = min(curve.series.steps[0] for curve in curves)
         last = max(curve.series.steps[-1] for curve in curves)
         axes.set_xlim(first - 0.01 * (last - first or 1), last + 0.01 * (last - first or 1))
@@ -101,11 +104,12 @@ def watch(
 
 def meter(
     series: Series | None, levels: Sequence[Level], *, unit: str, name: str, title: str, chosen: float | None = None,
-    least: float = 0.0,
+    least: float = 0.0, share: bool = False,
 ) -> Markup:  # fmt: skip
     """One drift meter by step, with the base and the real photographs as level lines.
 
-    ``least``: the axis reaches this share above and below the first level, so that a small move looks small.
+    ``least``: the axis reaches this share above and below the first level, so that a small move looks small; ``share``:
+    from 0 to 1.
     """
     with matplotlib.rc_context(RC):
         figure, axes = canvas(320, 190, left=52, right=10, top=22, bottom=38)
@@ -113,7 +117,7 @@ def meter(
         if least and values:
             origin = levels[0].value if levels else values[0]
             values += [origin * (1 - least), origin * (1 + least)]
-        axes.set_ylim(*padded(values))
+        axes.set_ylim(*((-0.04, 1.04) if share else padded(values)))
         for level in levels:
             dash = DASHES[1] if level.style == "real" else DASHES[2]
             axes.axhline(level.value, color=STAND_INS[level.style], linewidth=1.6, linestyle=dash, zorder=2)
@@ -288,9 +292,13 @@ def _end_labels(axes: Axes, ends: list[tuple[float, Curve]], last: float, height
     places = spread([end for end, _ in order], gap, low, high)
     for place, (_, curve) in zip(places, order):
         bold = "bold" if curve.role == "held-out" else "normal"
-        axes.annotate(f"{curve.label} · {ROLE_WORDS[curve.role]}", (last, place), xytext=(10, 0), va="center",
+        axes.annotate(_told(curve), (last, place), xytext=(10, 0), va="center",
                       textcoords="offset points", color=STAND_INS[curve.role], fontweight=bold, annotation_clip=False,
                       fontsize=12)  # fmt: skip
+
+
+def _told(curve: Curve) -> str:
+    return f"{curve.label} · {ROLE_WORDS[curve.role]}"
 
 
 def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:

@@ -235,12 +235,18 @@ def _meters(record: Record) -> list[Panel]:
             if value is not None:
                 levels.append(figures.Level(value, style))
         title = words(meter)
+        classes = meter.startswith("says ")
+        unit = tables.METER_UNITS.get(meter, "share of completions" if classes else meter)
         figure = figures.meter(
-            series[key], levels, unit=tables.METER_UNITS.get(meter, meter), name=f"drift{len(panels)}", title=title,
+            series[key], levels, unit=unit, name=f"drift{len(panels)}", title=title,
             chosen=chosen, least=0.15 if meter in ("alignment", "diversity") else 0.0,
+            share=classes or meter in _SHARES,
         )  # fmt: skip
         panels.append(Panel(title[0].upper() + title[1:], figure))
     return panels
+
+
+_SHARES = ("ended", "stated", "repetition", "vote_share")
 
 
 def _own(source: dict[str, Any], key: str) -> float | None:

@@ -12,6 +12,12 @@ from guerdon.report.record import ROLES, Record, mapping, number, rows
 from guerdon.report.wording import NONE, cell, duration, listed, percent, plain, signed, signed_percent, words
 
 METER_UNITS = {
+    "length": "tokens a completion",
+    "ended": "share that ends",
+    "stated": "share that states an answer",
+    "repetition": "share of repeated 8-grams",
+    "vote_share": "share with the commonest answer",
+    "entropy": "nats a token",
     "edge_density": "share of pixels on an edge",
     "colour_entropy": "bits of colour entropy",
     "saturation": "mean saturation, 0–1",
