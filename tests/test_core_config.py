@@ -159,6 +159,14 @@ def test_dump_and_load_round_trip(tmp_path_factory, config: Any):
     assert load_config(Run, path) == config
 
 
+@pytest.mark.parametrize(
+    "text", ["0E0", "1e5", ".5", "no", "true", "2001-01-01", "0x1F", "1_000", "~", "null", "=", ""]
+)
+def test_a_text_that_looks_like_something_else_stays_a_text(tmp_path, text: str):
+    dump_config(Run(name=text), tmp_path / "run.yaml")
+    assert load_config(Run, tmp_path / "run.yaml").name == text
+
+
 def test_dump_is_resolved_and_in_order():
     lines = dump_config(Run()).splitlines()
     assert [line.split(":")[0] for line in lines if not line.startswith((" ", "-"))] == list(Run.model_fields)
