@@ -13,6 +13,7 @@ import torch
 from guerdon.core.errors import GuerdonError
 from guerdon.core.outcome import Failed
 from guerdon.core.preferences import Message
+from guerdon.models.causal import load_causal
 from guerdon.models.endpoint import post_json
 from guerdon.models.scalar.tokens import PLAIN_TEMPLATE, escape_specials, special_strings
 
@@ -106,12 +107,9 @@ class LocalChat:
 
     @classmethod
     def from_pretrained(cls, name: str, *, dtype: Any = "auto", device: str | None = None, **options: Any) -> LocalChat:
-        """From a hub id or folder (AutoModelForCausalLM); ``options`` as in the constructor."""
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(model.to(device), AutoTokenizer.from_pretrained(name), **{"name": name, **options})
+        """From a hub id or folder, of which GuerdonError says what is wrong; ``options`` as in the constructor."""
+        model, tokenizer = load_causal(name, dtype=dtype, device=device)
+        return cls(model, tokenizer, **{"name": name, **options})
 
     @torch.no_grad()
     def __call__(

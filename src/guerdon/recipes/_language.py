@@ -22,6 +22,7 @@ from guerdon.core.runs import RunFolder
 from guerdon.curation.math_problems import load_math
 from guerdon.metrics.intervals import Interval, bootstrap_mean, paired_difference
 from guerdon.metrics.majority_vote import majority_vote
+from guerdon.models.causal import load_causal
 from guerdon.policies.reasoner import LONGEST, embedded_reasoner, problem_rows, split_problems
 from guerdon.rewards.text.final_answer import rule_verifier, same_answer
 from guerdon.trainers.language import LanguageResult, LanguageTrainingConfig, train_language
@@ -221,7 +222,7 @@ def problems_of(config: LanguageConfig, folder: RunFolder, world: World = REASON
     if len(by_prompt) < config.watched + config.tested + 1:
         raise GuerdonError(
             f"{config.data}: {len(by_prompt)} different problems are too few to set {config.watched} (watched) and "
-            f"{config.tested} (tested) aside and train on the rest"
+            f"{config.tested} (tested) aside and train on the rest; with --set watched=N --set tested=N it is fewer"
         )
     order = list(by_prompt)
     np.random.default_rng(config.seed).shuffle(order)
@@ -231,19 +232,12 @@ def problems_of(config: LanguageConfig, folder: RunFolder, world: World = REASON
 
 
 def _policy(config: LanguageConfig, folder: RunFolder, world: World) -> tuple[Any, Any]:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     if config.model is None:
         return world.policy(config, folder.path)
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(config.model, dtype="auto")
-        tokenizer = AutoTokenizer.from_pretrained(config.model)
-    except (OSError, ValueError) as error:
-        raise GuerdonError(f"no causal language model at {config.model!r}: {str(error).splitlines()[0]}") from error
+    model, tokenizer = load_causal(config.model)
     if not getattr(tokenizer, "chat_template", None):
         raise GuerdonError(f"{config.model!r} has no chat template, which problems are put through")
-    return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+    return model, tokenizer
 
 
 def _grades(

@@ -15,6 +15,7 @@ from guerdon.core.errors import GuerdonError, unknown
 from guerdon.core.identity import config_hash
 from guerdon.core.outcome import Failed
 from guerdon.core.preferences import Pair
+from guerdon.models.causal import load_causal
 from guerdon.models.follow_up import ConversationFormatter, Layout, conditional_log_likelihood, first_row_logits
 from guerdon.models.scalar.tokens import length_limit
 from guerdon.objectives.follow_up import Combine, follow_up_value, utterance_log_likelihood
@@ -42,11 +43,8 @@ def load(
     path: str | Path, *, device: str | None = None, dtype: Any = "auto", **options: Any
 ) -> FollowUpLikelihoodReward:
     """The reward of a causal language model of transformers, hub id or folder; ``options`` as of the class."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return FollowUpLikelihoodReward(model.to(device), AutoTokenizer.from_pretrained(path), **options)
+    model, tokenizer = load_causal(path, dtype=dtype, device=device)
+    return FollowUpLikelihoodReward(model, tokenizer, **options)
 
 
 class FollowUpLikelihoodReward:
