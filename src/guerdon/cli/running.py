@@ -20,6 +20,7 @@ from guerdon.cli.output import Interrupted, json_line, show, tell
 from guerdon.core.catalogue import System, find_system
 from guerdon.core.config import load_config, parse_scalar
 from guerdon.core.errors import GuerdonError, unknown
+from guerdon.core.processes import count, first, first_goes_first, leave
 from guerdon.core.runs import RunFolder
 
 RUNS = Path("runs")
@@ -44,22 +45,30 @@ def run_system(
     if resume and overwrite:
         raise GuerdonError("--resume goes on with a run and --overwrite deletes it; give one of the two")
     recipe = find_recipe(find_system(slug))
+    if count() > 1 and out is None:
+        raise GuerdonError("a run of several processes needs --out: each of them would choose another folder")
     path = out or (_newest(slug) if resume else RUNS / f"{slug}-{time.strftime('%Y%m%d-%H%M%S')}")
     if resume and config_file is None and (path / "config.yaml").is_file():
         config_file = path / "config.yaml"
     config = _configured(slug, recipe, preset, config_file, changes, overrides)
-    if overwrite:
-        _delete(path)
-    folder = RunFolder.open(path, config, resume=resume)
-    tell(f"run folder: {folder.path}")
+    with first_goes_first():
+        if overwrite and first():
+            _delete(path)
+        folder = RunFolder.open(path, config, resume=resume or not first())
+    if first():
+        tell(f"run folder: {folder.path}")
     again = f"guerdon run {slug} --out {shlex.quote(str(path))} --resume"
     try:
         summary = recipe.run(config, folder, resume)
     except KeyboardInterrupt:
         raise Interrupted(f"\ninterrupted; the last checkpoint is whole. To go on: {again}") from None
     except (GuerdonError, OSError):
-        tell(f"the run stopped; what it had finished is in {path}. To go on after mending: {again}")
+        if first():
+            tell(f"the run stopped; what it had finished is in {path}. To go on after mending: {again}")
         raise
+    leave()
+    if not first():
+        return
     if not (folder.path / "summary.json").exists():
         folder.write_summary(summary)
     print_report(folder.path)

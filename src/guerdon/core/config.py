@@ -62,10 +62,15 @@ def load_config(
 
 def dump_config(config: BaseModel, path: str | Path | None = None) -> str:
     """The resolved configuration as YAML text, keys in the order of the class; also written to ``path`` if given."""
-    text = yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    text = to_yaml(config.model_dump(mode="json"))
     if path is not None:
         Path(path).write_text(text, encoding="utf-8")
     return text
+
+
+def to_yaml(data: Mapping[str, Any]) -> str:
+    """A mapping as YAML text that `load_config` reads back."""
+    return str(yaml.dump(dict(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100))
 
 
 def parse_scalar(text: str) -> Any:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Sized
 from types import TracebackType
 from typing import Any, Generic, TextIO, TypeVar, overload
 
+from guerdon.core.processes import first
+
 T = TypeVar("T")
 
 
@@ -53,6 +55,7 @@ class Progress(Generic[T]):
         self._task: Any = None
         self._last = float("-inf")
         self._printed = -1
+        self._speaks = first()
 
     def __iter__(self) -> Iterator[T]:
         items: Any = range(self.total or 0) if self._items is None else self._items
@@ -62,7 +65,7 @@ class Progress(Generic[T]):
                 self.advance()
 
     def __enter__(self) -> Progress[T]:
-        if self._file.isatty():
+        if self._speaks and self._file.isatty():
             self._bar = _terminal_bar(self._file)
         if self._bar is not None:
             self._task = self._bar.add_task(self.description, total=self.total, metrics="")
@@ -93,6 +96,8 @@ class Progress(Generic[T]):
 
     def _line(self) -> None:
         self._last, self._printed = time.monotonic(), self.done
+        if not self._speaks:
+            return
         of = f"/{self.total}" if self.total is not None else ""
         print(f"{self.description}: {self.done}{of} {self._text()}".rstrip(), file=self._file, flush=True)
 

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import BaseModel
 
+from guerdon.core.config import to_yaml
 from guerdon.core.errors import GuerdonError
+from guerdon.core.processes import first
 
 if TYPE_CHECKING:
     import torch
@@ -27,11 +29,11 @@ class RunFolder:
     """``config.yaml``, ``metrics.jsonl``, ``samples/``, ``checkpoints/``, ``stages/``, ``summary.json`` in one place.
 
     Open one with ``RunFolder.open``. A recipe of several stages gives each its name (``stage=``): its metric lines and
-    checkpoints are then its own, and its steps may start at 0 again.
+    checkpoints are then its own, and its steps may start at 0 again. Of several processes only the first writes.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path, self.writes = Path(path), first()
 
     @classmethod
     def open(cls, path: str | Path, config: BaseModel | Mapping[str, Any], *, resume: bool = False) -> RunFolder:
@@ -55,7 +57,7 @@ class RunFolder:
             raise GuerdonError(f"{run.path} is not empty and holds no run; choose another folder")
         for folder in (run.samples, run.path / "checkpoints", run.path / "stages"):
             folder.mkdir(parents=True, exist_ok=True)
-        _write(run.config_path, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True, width=100))
+        _write(run.config_path, to_yaml(wanted))
         return run
 
     @property
@@ -86,6 +88,8 @@ class RunFolder:
 
     def log(self, step: int, metrics: Mapping[str, Any], *, stage: str | None = None) -> None:
         """Append one line ``{"step", "stage"?, ...}`` and flush it. Numbers that are not finite are written as null."""
+        if not self.writes:
+            return
         line: dict[str, Any] = {"step": int(step), **({"stage": stage} if stage is not None else {})}
         for key, value in metrics.items():
             if key in ("step", "stage"):
@@ -111,7 +115,7 @@ class RunFolder:
         self._keep(lambda _, line: line.get("stage") != stage or line.get("step", step) <= step)
 
     def _keep(self, wanted: Any) -> None:
-        if not self.metrics_path.exists():
+        if not self.writes or not self.metrics_path.exists():
             return
         kept, offset = [], 0
         for number, raw in enumerate(self.metrics_path.read_bytes().splitlines(keepends=True), 1):
@@ -135,6 +139,8 @@ class RunFolder:
 
     def _recover(self) -> None:
         """Undo what an interrupted run left behind: half checkpoints, a half line, lines beyond the last checkpoint."""
+        if not self.writes:
+            return
         checkpoints = self.path / "checkpoints"
         for folder in (self.samples, checkpoints, self.path / "stages"):
             folder.mkdir(parents=True, exist_ok=True)
@@ -253,6 +259,8 @@ class RunFolder:
 
     def mark_done(self, name: str, result: Any = None) -> None:
         """Mark a stage done, with a JSON result; a resumed run skips it."""
+        if not self.writes:
+            return
         entry = {"result": _plain(result), "metrics_bytes": self._metrics_size()}
         _write(self._stage_path(name), json.dumps(entry, indent=1, ensure_ascii=False))
 
@@ -262,7 +270,8 @@ class RunFolder:
     def write_summary(self, summary: Mapping[str, Any]) -> Path:
         """Write ``summary.json``; numbers that are not finite become null."""
         path = self.path / "summary.json"
-        _write(path, json.dumps(_plain(dict(summary)), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        if self.writes:
+            _write(path, json.dumps(_plain(dict(summary)), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
         return path
 
     def summary(self) -> dict[str, Any]:

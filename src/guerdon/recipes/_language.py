@@ -18,6 +18,7 @@ from guerdon.core.config import Config
 from guerdon.core.data import find_source, read_rows
 from guerdon.core.errors import GuerdonError
 from guerdon.core.preferences import as_messages
+from guerdon.core.processes import first
 from guerdon.core.runs import RunFolder
 from guerdon.curation.math_problems import load_math
 from guerdon.metrics.intervals import Interval, bootstrap_mean, paired_difference
@@ -164,15 +165,16 @@ def run_language(
     )
     trained_at = time.monotonic()
     grades[AFTER] = _grades(result.model, tokenizer, forms, watch, config, folder, AFTER)
-    result.model.save_pretrained(folder.path / MODEL)
-    tokenizer.save_pretrained(folder.path / MODEL)
+    if first():
+        result.model.save_pretrained(folder.path / MODEL)
+        tokenizer.save_pretrained(folder.path / MODEL)
     alarm = watch.ring()
     summary = {
         "system": slug, "title": title, "seed": config.seed, "model": str(folder.path / MODEL),
         "rows": {"training": len(problems.train), "watched": len(problems.watched), "tested": len(problems.tested)},
         "rewards": {name: weight for name, (_, weight) in given.items()},
         "kept_step": result.kept_step, "last_step": result.last_step,
-        "tables": [_accuracy(grades), _texts(grades), _examples(folder)],
+        "tables": [_accuracy(grades), _texts(grades), *([_examples(folder)] if first() else [])],
         "verdicts": _verdicts(grades, result.reason or (alarm is not None and "an alarm rang")),
         "notes": list(notes),
         "stages": [{"name": "grading before", "seconds": round(graded_at - started, 1)},
@@ -249,7 +251,8 @@ def _grades(
         kept = folder.stage_result(f"grading-{name}")
         return {form: _again(part) for form, part in kept.items()}
     found = {form: _graded(model, tokenizer, rows, watch, config) for form, rows in forms.items()}
-    _keep(found, forms, folder.samples / f"{name}.jsonl")
+    if first():
+        _keep(found, forms, folder.samples / f"{name}.jsonl")
     plain = {
         form: [*(part.tolist() for part in (one.right, one.sampled, one.voted, one.any)), dict(one.meters)]
         for form, (one, _) in found.items()

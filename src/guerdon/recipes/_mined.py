@@ -14,6 +14,7 @@ from datasets import Dataset
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
 from guerdon.core.errors import GuerdonError
+from guerdon.core.processes import count, first, first_goes_first
 from guerdon.core.progress import progress
 from guerdon.core.runs import RunFolder
 from guerdon.curation.reward_pairs import Strategy, kto_rows, mine_preferences
@@ -62,13 +63,18 @@ def train_on_mined(
         raise GuerdonError("pairs are mined a prompt at a time; rewards that compare wordings need another method")
     place = folder.path / mining.method / stage
     checkpoint = latest_complete(place) if resume else None
-    begin(place, told_of(rows, rewards, config, seed, asdict(mining)), checkpoint, folder, stage, watch)
-    if not (resume and folder.stage_done("mined")):
-        folder.mark_done("mined", _mined(model, tokenizer, rows, rewards, config, mining, seed))
+    with first_goes_first():
+        begin(place, told_of(rows, rewards, config, seed, asdict(mining)), checkpoint, folder, stage, watch)
+        if not (folder.stage_done("mined") and (resume or not first())):
+            folder.mark_done("mined", _mined(model, tokenizer, rows, rewards, config, mining, seed))
     data = _rows_of(folder.stage_result("mined"), mining.method, seed)
+    micro = config.micro_batch or max(1, config.prompts_per_step // count())
+    if config.prompts_per_step % (micro * count()):
+        raise GuerdonError(
+            f"micro_batch {micro} times {count()} processes does not divide a step's {config.prompts_per_step} pairs"
+        )
     config = config.model_copy(update={"steps": mining.epochs * -(-len(data) // config.prompts_per_step)})
     trainer_of, settings_of = _TRAINERS[mining.method]
-    micro = config.micro_batch or config.prompts_per_step
     # Adapters are their own reference when switched off.
     paired = mining.method != "sft" and not config.lora_rank
     frozen = {"ref_model": copy.deepcopy(model)} if paired else {}
@@ -77,11 +83,11 @@ def train_on_mined(
         callback = Watching(folder, stage, bar, watch, config, tokenizer)
         arguments = settings_of(
             output_dir=str(place), num_train_epochs=mining.epochs, per_device_train_batch_size=micro,
-            gradient_accumulation_steps=-(-config.prompts_per_step // micro), learning_rate=config.learning_rate,
-            lr_scheduler_type="constant_with_warmup", warmup_steps=config.warmup_steps,
-            max_grad_norm=config.max_grad_norm, logging_steps=1, seed=seed, save_strategy="steps",
-            save_steps=config.save_every, save_total_limit=2, report_to="none", disable_tqdm=True,
-            use_cpu=not torch.cuda.is_available(), bf16=False, gradient_checkpointing=False,
+            gradient_accumulation_steps=config.prompts_per_step // (micro * count()),
+            learning_rate=config.learning_rate, lr_scheduler_type="constant_with_warmup",
+            warmup_steps=config.warmup_steps, max_grad_norm=config.max_grad_norm, logging_steps=1, seed=seed,
+            save_strategy="steps", save_steps=config.save_every, save_total_limit=2, report_to="none",
+            disable_tqdm=True, use_cpu=not torch.cuda.is_available(), bf16=False, gradient_checkpointing=False,
             **({} if mining.method == "sft" else {"beta": mining.beta}),
         )  # fmt: skip
         trainer = trainer_of(

@@ -16,6 +16,7 @@ import torch
 from pydantic import Field
 
 from guerdon.core.errors import GuerdonError
+from guerdon.core.processes import count
 from guerdon.core.runs import RunFolder
 from guerdon.core.segments import segmenter
 from guerdon.models.scalar.backbone import quiet
@@ -94,6 +95,10 @@ def _scorer(config: ClipDeltaConfig, folder: RunFolder, model: Any, tokenizer: A
         raise GuerdonError("a model or data of one's own needs a process reward model: --set prm=FOLDER or a hub id")
     place = folder.path / PRM
     if not folder.stage_done(PRM):
+        if count() > 1:
+            raise GuerdonError(
+                "the embedded process reward model is trained by one process; begin with one, or give prm"
+            )
         folder.mark_done(PRM, _train_scorer(config, place, model, tokenizer, asked))
     return load_step_scorer(place)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +20,7 @@ from trl import GRPOConfig
 from guerdon.core.adapters import to_trl
 from guerdon.core.config import Config
 from guerdon.core.errors import GuerdonError, unknown
+from guerdon.core.processes import count, first, first_goes_first
 from guerdon.core.progress import Progress, progress
 from guerdon.core.reward import identity
 from guerdon.core.runs import RunFolder
@@ -29,6 +29,7 @@ from guerdon.rewards.dense import is_dense
 from guerdon.rewards.policy_bound import policy_bound
 from guerdon.trainers.dense_grpo import DenseRewards
 from guerdon.trainers.keyed_grpo import (
+    COMPLETE,
     KeyedGRPO,
     latest_complete,
     lora,
@@ -145,10 +146,9 @@ def train_language(
         arguments = _arguments(config, rewards, place, seed)
         checkpoint = latest_complete(place) if resume else None
         done = step_of(checkpoint)
-        first = arguments.process_index == 0
-        if first:
+        with first_goes_first():
             begin(place, told, checkpoint, folder, stage, watch)
-            if config.beta and not (initial / "complete").exists():
+            if config.beta and not (initial / COMPLETE).exists():
                 model.save_pretrained(initial)
                 tokenizer.save_pretrained(initial)
                 mark_complete(initial)
@@ -215,8 +215,9 @@ def begin(
     """Forget what came after ``checkpoint``; raises GuerdonError where it was made from something else."""
     if checkpoint is not None and (place / "told").read_text(encoding="utf-8") != told:
         raise GuerdonError(f"{place}: made with other rows, rewards or settings; use a new folder")
-    place.mkdir(parents=True, exist_ok=True)
-    (place / "told").write_text(told, encoding="utf-8")
+    if first():
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "told").write_text(told, encoding="utf-8")
     kept = step_of(checkpoint) if checkpoint is not None else -1
     folder.rollback(kept, stage=stage)
     if watch is not None:
@@ -233,7 +234,7 @@ def told_of(rows: Any, rewards: Mapping[str, tuple[Any, float]], *settings: Any)
 
 def _arguments(config: LanguageTrainingConfig, rewards: Mapping[str, Any], place: Path, seed: int) -> GRPOConfig:
     batch = config.prompts_per_step * config.num_generations
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = count()
     if config.prompts_per_step % processes:
         raise GuerdonError(
             f"prompts_per_step {config.prompts_per_step} is not a multiple of {processes} processes: groups stay whole"
@@ -337,5 +338,6 @@ class Watching(TrainerCallback):
                 f"the held-out judge fell by {alarm.fallen:.3f} since step {self.best} while the rewards rose by "
                 f"{alarm.risen:.3f}"
             )
-            (place / "stopped.json").write_text(json.dumps({"reason": self.stopped, "best": self.best}))
+            if state.is_world_process_zero:
+                (place / "stopped.json").write_text(json.dumps({"reason": self.stopped, "best": self.best}))
             control.should_training_stop = True

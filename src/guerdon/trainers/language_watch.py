@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from guerdon.core.errors import GuerdonError
 from guerdon.core.identity import name_of
+from guerdon.core.processes import first
 from guerdon.core.scorer import Scorer, score_all
 from guerdon.metrics.majority_vote import majority_vote
 from guerdon.metrics.repetition import ngram_repetition
@@ -147,7 +148,8 @@ class LanguageWatch:
     def rollback(self, step: int) -> None:
         """Forget looks after ``step``."""
         for late in [one for one in self.looks if one > step]:
-            self._path(late).unlink(missing_ok=True)
+            if first():
+                self._path(late).unlink(missing_ok=True)
             del self.looks[late]
 
     def measure(self, model: Any, tokenizer: Any, step: int) -> dict[str, float]:
@@ -162,8 +164,9 @@ class LanguageWatch:
         weights = {name: weight for name, (_, weight) in self.rewards.items()}
         total = sum((weights[name] * values[name] for name in weights), np.zeros((len(prompts), self.samples)))
         self.looks[step] = {"proxy": _means(total), "judge": _means(values["judge"])}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._path(step).write_text(json.dumps(self.looks[step]), encoding="utf-8")
+        if first():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._path(step).write_text(json.dumps(self.looks[step]), encoding="utf-8")
         row = {f"judge/{name_of(self.judge)}/held-out": _mean(scores["judge"])}
         row |= {f"reward/{name}": _mean(scores[name]) for name in self.rewards}
         row |= {f"scored/{name}": float(np.isfinite(part).mean()) for name, part in scores.items()}

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from guerdon.core.errors import GuerdonError
+from guerdon.core.processes import first_goes_first
 from guerdon.core.progress import progress
 from guerdon.models.tiny_causal import tiny_causal
 from guerdon.trainers.keyed_grpo import COMPLETE, mark_complete, quiet_trl
@@ -97,22 +98,23 @@ def warm_start(
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    if not (folder / COMPLETE).is_file():
-        said = [turn["content"] for prompt, _ in rows if not isinstance(prompt, str) for turn in prompt]
-        said += [prompt for prompt, _ in rows if isinstance(prompt, str)]
-        model, tokenizer = tiny_causal(
-            [*said, *(answer for _, answer in rows)], hidden=hidden, layers=layers, vocab=vocab, seed=seed
-        )
-        examples = [encode(tokenizer, prompt, answer) for prompt, answer in rows]
-        with progress(steps, "warm start") as bar:
-            teach(
-                model, int(tokenizer.pad_token_id), batches_of(examples, batch, seed), steps,
-                learning_rate=learning_rate, on_step=lambda step, loss: bar.advance(1, loss=loss),
-            )  # fmt: skip
-        with quiet_trl():
-            model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        mark_complete(folder)
+    with first_goes_first():
+        if not (folder / COMPLETE).is_file():
+            said = [turn["content"] for prompt, _ in rows if not isinstance(prompt, str) for turn in prompt]
+            said += [prompt for prompt, _ in rows if isinstance(prompt, str)]
+            model, tokenizer = tiny_causal(
+                [*said, *(answer for _, answer in rows)], hidden=hidden, layers=layers, vocab=vocab, seed=seed
+            )
+            examples = [encode(tokenizer, prompt, answer) for prompt, answer in rows]
+            with progress(steps, "warm start") as bar:
+                teach(
+                    model, int(tokenizer.pad_token_id), batches_of(examples, batch, seed), steps,
+                    learning_rate=learning_rate, on_step=lambda step, loss: bar.advance(1, loss=loss),
+                )  # fmt: skip
+            with quiet_trl():
+                model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            mark_complete(folder)
     with quiet_trl():
         kept: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     return kept.eval(), AutoTokenizer.from_pretrained(folder)
