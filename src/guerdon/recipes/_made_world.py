@@ -45,9 +45,10 @@ def made_world(
         return Problems(train, held[: config.watched], held[config.watched :], [])
 
     def policy(config: Any, folder: Any) -> tuple[Any, Any]:
-        shown = list(islice(_drawn(draw, 0, False), config.begin_rows))
+        shown = list(islice(_drawn(draw, config.seed, False), config.begin_rows))
         rows = [(row["prompt"], answer) for row, answer in shown]
-        return warm_start(rows, folder / "begin", steps=config.begin_steps, hidden=hidden, layers=layers)
+        size: dict[str, Any] = dict(hidden=hidden, layers=layers, seed=config.seed)
+        return warm_start(rows, folder / "begin", steps=config.begin_steps, **size)
 
     return World(problems, policy, said, kind)
 
