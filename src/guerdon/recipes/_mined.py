@@ -36,7 +36,8 @@ Row = dict[str, Any]
 class Mining:
     """k, strategy, margin, threshold: of `guerdon.curation.reward_pairs.mine_preferences`. method: TRL's direct
     preference optimisation, Kahneman-Tversky optimisation, or supervised tuning on what was chosen. beta: of the first
-    two. epochs: passes over the pairs."""
+    two. sft_weight: of the likelihood of what was chosen, beside the loss of "dpo", which alone may make both sides of
+    a pair, and with them every text, unlikely. epochs: passes over the pairs."""
 
     method: Method = "dpo"
     k: int = 8
@@ -44,6 +45,7 @@ class Mining:
     margin: float = 0.0
     threshold: float | None = None
     beta: float = 0.1
+    sft_weight: float = 0.0
     epochs: int = 1
 
 
@@ -78,6 +80,9 @@ def train_on_mined(
     # Adapters are their own reference when switched off.
     paired = mining.method != "sft" and not config.lora_rank
     frozen = {"ref_model": copy.deepcopy(model)} if paired else {}
+    own: dict[str, Any] = {} if mining.method == "sft" else {"beta": mining.beta}
+    if mining.method == "dpo" and mining.sft_weight:
+        own |= {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, mining.sft_weight]}
     with quiet_trl(), progress(config.steps, stage.replace("_", " ")) as bar:
         bar.advance(step_of(checkpoint))
         callback = Watching(folder, stage, bar, watch, config, tokenizer)
@@ -88,7 +93,7 @@ def train_on_mined(
             warmup_steps=config.warmup_steps, max_grad_norm=config.max_grad_norm, logging_steps=1, seed=seed,
             save_strategy="steps", save_steps=config.save_every, save_total_limit=2, report_to="none",
             disable_tqdm=True, use_cpu=not torch.cuda.is_available(), bf16=False, gradient_checkpointing=False,
-            **({} if mining.method == "sft" else {"beta": mining.beta}),
+            **own,
         )  # fmt: skip
         trainer = trainer_of(
             model=model, args=arguments, processing_class=tokenizer, train_dataset=Dataset.from_list(data),

@@ -39,8 +39,9 @@ class FollowUpConfig(MadeConfig):
     training, for the embedded orders one that is taught dialogues with reactions (scorer_steps, scorer_rows).
 
     follow_ups: a YAML file of sets; None: six of our own, for the embedded orders the reactions of its guests.
-    method: on pairs mined once, or "grpo". k, strategy, margin, threshold: of the mining. tuning_beta, epochs: of the
-    tuning (UNVERIFIED). judge: rows of one's own without a ``reference`` need another.
+    method: on pairs mined once, or "grpo". k, strategy, margin, threshold: of the mining. tuning_beta, sft_weight,
+    epochs: of the tuning (UNVERIFIED; `guerdon.recipes._mined.Mining`). judge: rows of one's own without a
+    ``reference`` need another.
     """
 
     layout: Literal["math", "rows"] = "rows"
@@ -56,6 +57,7 @@ class FollowUpConfig(MadeConfig):
     margin: float = Field(0.0, ge=0)
     threshold: float | None = None
     tuning_beta: float = Field(0.1, gt=0)
+    sft_weight: float = Field(0.0, ge=0)
     epochs: int = Field(2, ge=1)
 
 
@@ -64,6 +66,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     name: {**given, "training": {**given["training"], "max_completion_length": length, "temperature": 0.7}}
     for (name, given), length in zip(_language.PRESETS.items(), (2048, 24), strict=True)
 }
+# Plain direct preference optimisation made all texts of two in five embedded policies unlikely.
+PRESETS["tiny"]["sft_weight"] = 1.0
 
 
 def run(config: FollowUpConfig, folder: RunFolder, resume: bool = False) -> dict[str, Any]:
@@ -83,8 +87,9 @@ def run(config: FollowUpConfig, folder: RunFolder, resume: bool = False) -> dict
     train: Any = train_language
     if config.method != "grpo":
         mining = Mining(
-            config.method, config.k, config.strategy, config.margin, config.threshold, config.tuning_beta, config.epochs
-        )
+            config.method, config.k, config.strategy, config.margin, config.threshold, config.tuning_beta,
+            config.sft_weight, config.epochs,
+        )  # fmt: skip
         train = partial(train_on_mined, mining=mining)
     world = made_world(order_row, said=_brought, hidden=64)
     return run_language(
