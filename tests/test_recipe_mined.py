@@ -66,6 +66,16 @@ def test_each_method_tunes_on_the_best_against_the_worst(
     assert any(not value.equal(untouched[name]) for name, value in result.model.state_dict().items())
 
 
+def test_the_likelihood_of_the_chosen_can_be_added(tokenizer: Any, tmp_path: Path) -> None:
+    weights = [
+        tuned(tokenizer, tmp_path / str(weight), sft_weight=weight)[0].model.state_dict() for weight in (0.0, 1.0)
+    ]
+    told = [[row["loss"] for row in RunFolder(tmp_path / str(one)).metrics() if "loss" in row] for one in (0.0, 1.0)]
+    # At the first step both margins are 0, so that all of the difference is the mean surprise at the chosen text.
+    assert told[0][0] == pytest.approx(0.6931, abs=1e-3) and told[1][0] - told[0][0] > 1.0
+    assert any(not value.equal(weights[1][name]) for name, value in weights[0].items())
+
+
 def test_a_stopped_run_goes_on_to_the_same_weights_and_mines_once(tokenizer: Any, tmp_path: Path) -> None:
     whole, folder = tuned(tokenizer, tmp_path / "whole", epochs=2)
     watch = watching(tmp_path / "cut" / "looks")
