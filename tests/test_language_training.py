@@ -14,6 +14,7 @@ from guerdon.core.reward import reward
 from guerdon.core.runs import RunFolder
 from guerdon.policies.reasoner import new_reasoner, problem_rows, reasoner_tokenizer, split_problems
 from guerdon.recipes import (
+    _language,
     co_reward,
     hybrid_multi_aspect,
     language,
@@ -261,3 +262,13 @@ def test_rows_of_any_columns(tmp_path: Path) -> None:
     assert found.train[0]["prompt"][0]["role"] == "user"
     with pytest.raises(GuerdonError, match="rows hold the whole prompt"):
         problems_of(config.model_copy(update={"instruction": "x"}), RunFolder(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(("before", "after", "holds"), [(0, 0, True), (10, 30, True), (20, 19, None), (40, 10, False)])
+def test_a_fall_that_may_be_chance_is_left_open(before: int, after: int, holds: bool | None) -> None:
+    def graded(right: int) -> _language.Graded:
+        values = np.array([1.0] * right + [0.0] * (50 - right))
+        return _language.Graded(values, values, values, values, {})
+
+    rows = _language._verdicts({"before": {"x": graded(before)}, "after": {"x": graded(after)}}, False)
+    assert rows[1]["target"] == "no fall" and rows[1]["holds"] is holds

@@ -384,10 +384,12 @@ def _verdicts(grades: Mapping[str, Mapping[str, Graded]], alarm: str | bool) -> 
     gain = paired_difference(np.nan_to_num(after.sampled), np.nan_to_num(before.sampled))
     shown = bool(gain.low > 0) if gain.low > 0 or gain.high < 0 else None
     greedy = paired_difference(np.nan_to_num(after.right), np.nan_to_num(before.right))
+    # A fall within its interval is neither shown nor excluded.
+    kept = True if greedy.value >= 0 else None if greedy.high >= 0 else False
     return [
         {"name": "the judge, sampled, after less before", "target": "above 0", "value": gain.value, "holds": shown},
         {"name": "the judge, greedy, after less before", "target": "no fall", "value": greedy.value,
-         "holds": bool(greedy.high >= 0)},
+         "holds": kept},
         {"name": "the judge did not fall while the rewards rose", "target": "no alarm",
          "value": str(alarm) if alarm else "none", "holds": not alarm},
     ]  # fmt: skip
