@@ -78,7 +78,7 @@ def test_saved_and_loaded(verifier: ReferenceVerifier, tmp_path: Path) -> None:
     (tmp_path / "v" / "verifier.json").write_text("{}")
     with pytest.raises(GuerdonError, match="verifier.json: not the settings of a verifier"):
         ReferenceVerifier.from_pretrained(tmp_path / "v")
-    with pytest.raises(GuerdonError, match="no causal language model here"):
+    with pytest.raises(GuerdonError, match="nothing': there is no such folder"):
         ReferenceVerifier.from_pretrained(tmp_path / "nothing")
 
 

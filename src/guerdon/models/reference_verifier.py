@@ -149,10 +149,7 @@ class ReferenceVerifier:
             record = _record(folder / SETTINGS)
             stored = {"template": VerifierTemplate(**record["template"]), "name": record["name"]}
             options = {**{key: record[key] for key in ("include_question", "mode", "max_length")}, **stored, **options}
-        try:
-            chat = LocalChat.from_pretrained(str(path), dtype=dtype, device=device, max_new_tokens=8)
-        except (OSError, ValueError) as error:
-            raise GuerdonError(f"{path}: no causal language model here: {str(error).splitlines()[0]}") from error
+        chat = LocalChat.from_pretrained(str(path), dtype=dtype, device=device, max_new_tokens=8)
         chat.name = folder.name
         verifier = cls(chat, **options)
         if record and all(getattr(verifier, key) == record[key] for key in ("include_question", "mode")):

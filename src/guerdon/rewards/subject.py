@@ -333,11 +333,7 @@ def _local(path: str, mode: str | None, config: dict[str, Any]) -> Subject:
 
         _known(config, (*_JUDGING, "max_tokens", "device"))
         options = {"max_new_tokens": config.pop("max_tokens", 1024), "device": config.pop("device", None)}
-        try:
-            chat = LocalChat.from_pretrained(str(folder), **options)
-        except (OSError, ValueError) as error:
-            told = str(error).splitlines()[0]
-            raise GuerdonError(f"{path} is no causal language model that can be asked: {told}") from error
+        chat = LocalChat.from_pretrained(str(folder), **options)
         return JudgeSubject(chat, mode=mode or "rate", name=Path(path).name, **config)  # type: ignore[arg-type]
     made: Any = load_reward("reward_model", **{"path": str(folder), "name": Path(path).name, **config})
     return ScalarSubject(made.model, name=made.__name__)
