@@ -338,7 +338,14 @@ def test_a_fall_without_a_training_gain_is_worse_and_no_interval_is_no_finding(t
 
 @pytest.mark.parametrize(
     ("holds", "kind"),
-    [([True, True], "held"), ([True, False], "partly"), ([False], "missed"), ([None], "measured"), ([], "measured")],
+    [
+        ([True, True], "held"),
+        ([True, False], "partly"),
+        ([True, None], "undecided"),
+        ([False], "missed"),
+        ([None], "measured"),
+        ([], "measured"),
+    ],
 )
 def test_a_system_without_a_held_out_judge_is_told_by_its_verdicts(tmp_path: Path, holds: list[Any], kind: str) -> None:
     verdicts = [{"name": f"aim {i}", "target": "> 0", "value": 0.1, "holds": state} for i, state in enumerate(holds)]

@@ -19,6 +19,7 @@ KINDS = {
     "unfinished": ("…", "unfinished"),
     "measured": ("·", "measured"),
     "held": ("✓", "aims hold"),
+    "undecided": ("?", "some aims open"),
     "partly": ("±", "some aims missed"),
     "missed": ("✗", "aims missed"),
 }
@@ -36,7 +37,7 @@ class Range:
 @dataclass(frozen=True)
 class Finding:
     """``kind``: improved, mixed, hacked, worse, unchanged; unfinished; measured (nothing to decide by); or, where no
-    held-out judge was read, held, partly or missed by the verdicts."""
+    held-out judge was read, held, undecided, partly or missed by the verdicts."""
 
     kind: str
     headline: str
@@ -200,7 +201,7 @@ def _by_verdicts(record: Record, verdicts: list[dict[str, Any]], failed: list[st
     if not failed:
         whole = held == len(verdicts)
         headline = "Every aim of this run holds." if whole else "Every aim that could be decided holds."
-        return Finding("held" if whole else "partly", headline, detail)
+        return Finding("held" if whole else "undecided", headline, detail)
     missed = _count(len(failed), verdicts)
     return Finding("partly" if held else "missed", f"{missed[0].upper()}{missed[1:]}.", detail)
 
