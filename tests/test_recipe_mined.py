@@ -11,6 +11,7 @@ from guerdon.core.errors import GuerdonError
 from guerdon.core.reward import reward
 from guerdon.core.runs import RunFolder
 from guerdon.policies.reasoner import new_reasoner, problem_rows, reasoner_tokenizer, split_problems
+from guerdon.recipes import _mined
 from guerdon.recipes._mined import Method, Mining, train_on_mined
 from guerdon.rewards.text.final_answer import rule_verifier
 from guerdon.trainers.hack_alarm import HackAlarm
@@ -105,6 +106,23 @@ def test_an_alarm_ends_the_tuning(tokenizer: Any, tmp_path: Path) -> None:
     )
     result, _ = tuned(tokenizer, tmp_path, watch=watch, config=CONFIG.model_copy(update={"stop_on": "hack"}))
     assert (result.kept_step, result.last_step) == (0, 2) and "fell by 0.500" in result.reason
+
+
+def test_settings_of_trl_go_to_the_method_and_nothing_is_cut(
+    tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    trainer, settings = _mined._TRAINERS["dpo"]
+
+    def spied(**given: Any) -> Any:
+        seen.append(given["args"])
+        return trainer(**given)
+
+    monkeypatch.setitem(_mined._TRAINERS, "dpo", (spied, settings))
+    tuned(tokenizer, tmp_path / "a", config=CONFIG.model_copy(update={"trl": {"weight_decay": 0.5}}))
+    assert seen[0].weight_decay == 0.5 and seen[0].max_length is None
+    with pytest.raises(GuerdonError, match="setting of TRL's DPOConfig 'use_vllm'"):
+        tuned(tokenizer, tmp_path / "b", config=CONFIG.model_copy(update={"trl": {"use_vllm": True}}))
 
 
 def test_no_pair_is_one_error(tokenizer: Any, tmp_path: Path) -> None:

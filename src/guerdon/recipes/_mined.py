@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ import torch
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
-from guerdon.core.errors import GuerdonError
+from guerdon.core.errors import GuerdonError, unknown
 from guerdon.core.processes import count, first, first_goes_first
 from guerdon.core.progress import progress
 from guerdon.core.runs import RunFolder
@@ -57,9 +57,12 @@ def train_on_mined(
     """As `guerdon.trainers.language.train_language`, on mined pairs: the policy is sampled once, before it learns.
 
     Of ``config`` count learning_rate, warmup_steps, max_grad_norm, prompts_per_step (pairs a step), micro_batch,
-    temperature, max_completion_length, lora_rank, save_every, watch_every and stop_on; its steps are those of
-    ``mining.epochs``. The pairs are kept in ``folder``: a run that goes on mines no second time. Source: the use of
-    the reward in Follow-up Likelihood as Reward (arXiv 2409.13948). Raises GuerdonError where no pair could be mined.
+    temperature, max_completion_length, lora_rank, save_every, watch_every, stop_on and trl (here settings of the
+    method's own configuration); the steps are those of ``mining.epochs``. The pairs are kept in ``folder``: a run that
+    goes on mines no second time.
+
+    Source: the use of the reward in Follow-up Likelihood as Reward (arXiv 2409.13948). Raises GuerdonError where no
+    pair could be mined, and for a setting that the method's trainer does not have.
     """
     if views > 1:
         raise GuerdonError("pairs are mined a prompt at a time; rewards that compare wordings need another method")
@@ -80,21 +83,26 @@ def train_on_mined(
     # Adapters are their own reference when switched off.
     paired = mining.method != "sft" and not config.lora_rank
     frozen = {"ref_model": copy.deepcopy(model)} if paired else {}
+    known = [field.name for field in fields(settings_of)]
+    for key in config.trl:
+        if key not in known:
+            raise unknown(f"setting of TRL's {settings_of.__name__}", key, known)
     own: dict[str, Any] = {} if mining.method == "sft" else {"beta": mining.beta}
     if mining.method == "dpo" and mining.sft_weight:
         own |= {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, mining.sft_weight]}
     with quiet_trl(), progress(config.steps, stage.replace("_", " ")) as bar:
         bar.advance(step_of(checkpoint))
         callback = Watching(folder, stage, bar, watch, config, tokenizer)
-        arguments = settings_of(
+        given: dict[str, Any] = dict(
             output_dir=str(place), num_train_epochs=mining.epochs, per_device_train_batch_size=micro,
             gradient_accumulation_steps=config.prompts_per_step // (micro * count()),
             learning_rate=config.learning_rate, lr_scheduler_type="constant_with_warmup",
             warmup_steps=config.warmup_steps, max_grad_norm=config.max_grad_norm, logging_steps=1, seed=seed,
             save_strategy="steps", save_steps=config.save_every, save_total_limit=2, report_to="none",
             disable_tqdm=True, use_cpu=not torch.cuda.is_available(), bf16=False, gradient_checkpointing=False,
-            **own,
+            max_length=None,  # TRL's default would cut long texts without a word
         )  # fmt: skip
+        arguments = settings_of(**{**given, **own, **config.trl})
         trainer = trainer_of(
             model=model, args=arguments, processing_class=tokenizer, train_dataset=Dataset.from_list(data),
             peft_config=lora(config.lora_rank), callbacks=[callback], **frozen,
@@ -139,10 +147,10 @@ def _rows_of(pairs: Sequence[Row], method: Method, seed: int) -> list[Row]:
         # KTO takes a row's neighbour for an unrelated completion, so the two of a pair must not stand together.
         every = kto_rows(pairs)
         found = [every[place] for place in np.random.default_rng(seed).permutation(len(every))]
-    return [{key: _turns(value, row["prompt"], key) for key, value in row.items()} for row in found]
+    return [{key: _turns(value, row["prompt"]) for key, value in row.items()} for row in found]
 
 
-def _turns(value: Any, prompt: Any, key: str) -> Any:
+def _turns(value: Any, prompt: Any) -> Any:
     """A completion of a dialogue is a turn, as TRL has it."""
     if isinstance(prompt, str) or not isinstance(value, str):
         return value
