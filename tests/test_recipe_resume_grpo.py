@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +14,12 @@ from guerdon.curation.applications import application
 from guerdon.recipes import resume_grpo as recipe
 from guerdon.recipes.resume_grpo import REWARDS, ResumeConfig, checked, linted
 from guerdon.rewards.text.resume import evaluation_of
-
-SMALL: dict[str, Any] = {
-    "preset": "tiny", "seed": 3, "problems": 16, "watched": 4, "tested": 4, "samples": 2,
-    "begin_steps": 3, "begin_rows": 64,
-    "training": {
-        "steps": 2, "prompts_per_step": 2, "num_generations": 4, "learning_rate": 1e-4,
-        "max_completion_length": 24, "save_every": 1, "watch_every": 1,
-    },
-}  # fmt: skip
+from made_runs import SMALL, written
 
 
 def trained(place: Path, resume: bool = False, **more: Any) -> dict[str, Any]:
     config = ResumeConfig(**{**SMALL, **more})
     return recipe.run(config, RunFolder.open(place, config, resume=resume), resume)
-
-
-def written(path: Path, rows: list[dict[str, Any]]) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return str(path)
 
 
 def own_rows(count: int = 20) -> list[dict[str, Any]]:

@@ -15,25 +15,12 @@ from guerdon.curation.shop_sessions import shop_session
 from guerdon.recipes import shop_r1 as recipe
 from guerdon.recipes.shop_r1 import ShopConfig
 from guerdon.rewards.text.hierarchical import exact_action
-
-SMALL: dict[str, Any] = {
-    "preset": "tiny", "seed": 3, "problems": 16, "watched": 4, "tested": 4, "samples": 2,
-    "begin_steps": 3, "begin_rows": 64,
-    "training": {
-        "steps": 2, "prompts_per_step": 2, "num_generations": 4, "learning_rate": 1e-4,
-        "max_completion_length": 24, "save_every": 1, "watch_every": 1,
-    },
-}  # fmt: skip
+from made_runs import SMALL, written
 
 
 def trained(place: Path, resume: bool = False, **more: Any) -> dict[str, Any]:
     config = ShopConfig(**{**SMALL, **more})
     return recipe.run(config, RunFolder.open(place, config, resume=resume), resume)
-
-
-def written(path: Path, rows: list[dict[str, Any]]) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return str(path)
 
 
 def own_rows(count: int = 20) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -253,14 +253,14 @@ FORM_ARMS: dict[str, tuple[Source, bool, bool]] = {
 }
 
 
-def _forms_of(seed: int, size: FormSize, arms: dict[str, Arm], advance: Callable[[str], None]) -> None:
+def _forms_of(seed: int, size: FormSize, arms: dict[str, Arm], bar: Any) -> None:
     for shared in (False, True):
         made = forms(size, seed, shared=shared)
         base = learnt(made, size, seed)
         for name, (source, copies, common) in FORM_ARMS.items():
             if common == shared:
                 arms[name].add(climbed(copy.deepcopy(base), made, source, size, seed, copies=copies))
-                advance(name)
+                bar.advance(1, seed=seed, arm=name)
 
 
 def run(
@@ -276,7 +276,7 @@ def run(
             for name, (base, source, times, copies) in ARMS.items():
                 arms[name].add(train(base, source, size, seed, times=times, copies=copies))
                 bar.advance(1, seed=seed, arm=name)
-            _forms_of(seed, form_size, formed, partial(_advanced, bar, seed))
+            _forms_of(seed, form_size, formed, bar)
     own, cross, copied = arms["own vote"], arms["cross-view"], arms["cross-view, copies"]
     effect = difference(cross, own, "after")
     shared = difference(arms["cross-view, shared errors"], arms["own vote, shared errors"], "after")
@@ -314,10 +314,6 @@ def run(
             arms_section("the same of a transformer", list(formed.values()), [*MEASURES, "gain"]),
         ],
     )
-
-
-def _advanced(bar: Any, seed: int, arm: str) -> None:
-    bar.advance(1, seed=seed, arm=arm)
 
 
 MEASURES = ["before", "after", "labels"]

@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
-from sklearn.linear_model import LogisticRegression
 
 from guerdon.audits.off_topic import OffTopicItem, off_topic_probe
 from guerdon.claims.experiment import (
@@ -40,6 +39,7 @@ from guerdon.claims.experiment import (
 )
 from guerdon.core.progress import progress as default_progress
 from guerdon.metrics.monotonicity import monotonicity
+from guerdon.models.baselines import linear_bradley_terry
 from guerdon.rewards.subject import RewardSubject
 from guerdon.rewards.text.relevance import LengthIncentive, Product, Relevance, TrigramDiversity, regularized_relevance
 
@@ -180,10 +180,7 @@ def preferring(made: World, size: Size, seed: int, *, longer: float = 0.75, on_t
             prompts.append(made.queries[place])
     gaps = _features(prompts, texts).reshape(size.pairs, 2, 2)
     gaps = gaps[:, 0] - gaps[:, 1]
-    # Bradley-Terry on a linear score is a logistic regression on differences, given both ways round.
-    fitted = LogisticRegression(fit_intercept=False, C=1e3)
-    fitted.fit(np.concatenate([gaps, -gaps]), np.repeat([1, 0], size.pairs))
-    return TwoFeatures(fitted.coef_[0])
+    return TwoFeatures(linear_bradley_terry(gaps, 1e3))
 
 
 def probed(made: World, reward: Any) -> float:

@@ -185,6 +185,8 @@ class RunFolder:
         checkpoints = self.path / "checkpoints"
         name = f"{_checked_name(stage)}-{int(step):08d}" if stage is not None else f"step-{int(step):08d}"
         final, old = checkpoints / name, checkpoints / f".old-{name}"
+        if not self.writes:
+            return final
         partial = checkpoints / f".tmp-{name}-{os.getpid()}"
         entry = {"step": int(step), "stage": stage, "metrics_bytes": self._metrics_size(), "state": dict(state or {})}
         try:

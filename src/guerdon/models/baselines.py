@@ -42,7 +42,7 @@ class LengthBaseline:
         """The logistic weight of the log-length difference on ``pairs``. Raises GuerdonError without pairs."""
         _check(pairs)
         gaps = np.array([_length(pair.chosen) - _length(pair.rejected) for pair in pairs])[:, None]
-        self.weight = float(_logistic(gaps)[0])
+        self.weight = float(linear_bradley_terry(gaps)[0])
         return self
 
     def score(self, conversations: Sequence[Conversation], **ignored: Any) -> Tensor:
@@ -74,7 +74,7 @@ class BagOfWords:
             features = self.words.fit_transform(texts)
         except ValueError as error:
             raise GuerdonError(f"a bag of words needs words: {error}") from error
-        self.weights = _logistic(features[0::2] - features[1::2], self.inverse_penalty)
+        self.weights = linear_bradley_terry(features[0::2] - features[1::2], self.inverse_penalty)
         return self
 
     def score(self, conversations: Sequence[Conversation], **ignored: Any) -> Tensor:
@@ -91,7 +91,7 @@ def _length(answer: Conversation) -> float:
     return float(np.log1p(len(answer_of(answer))))
 
 
-def _logistic(gaps: Any, inverse_penalty: float = 1.0) -> np.ndarray:
+def linear_bradley_terry(gaps: Any, inverse_penalty: float = 1.0) -> np.ndarray:
     """Weights that make chosen beat rejected: differences of features [N, F] -> [F]."""
     from scipy.sparse import issparse, vstack
 

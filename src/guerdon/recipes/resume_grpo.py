@@ -21,7 +21,6 @@ from guerdon.recipes._made_world import MadeConfig, made_world
 from guerdon.rewards.text.resume import (
     COLUMNS,
     Evaluation,
-    decision_of,
     evaluation_of,
     read_evaluation,
     resume_repaired,
@@ -63,8 +62,9 @@ def run(config: ResumeConfig, folder: RunFolder, resume: bool = False) -> dict[s
         return {config.reward: (reward, 1.0)}
 
     def rows(problems: Problems) -> Problems:
-        checked([*problems.train, *problems.watched, *problems.tested])
-        selected = sum(decision_of(row) == "SELECTED" for row in problems.tested) / len(problems.tested)
+        checked([*problems.train, *problems.watched])
+        golds = checked(problems.tested)
+        selected = sum(gold.decision == "SELECTED" for gold in golds) / len(golds)
         notes.append(f"SELECTED is right in {selected:.0%} of the tested problems; compare the shares of what is said")
         notes.extend(f"linter, {flag.check} {flag.part}: {flag.detail}" for flag in linted(reward, problems.train))
         return problems
@@ -93,7 +93,8 @@ def linted(reward: Any, rows: Sequence[Mapping[str, Any]]) -> list[Flag]:
     """The faults of ``reward`` on the first of ``rows``, among answers of either status, three scores, and no skills or
     all that any of the jobs asks. Raises GuerdonError as `checked`."""
     some = rows[:LINTED]
-    asked = sorted({skill for gold in checked(some) for skill in gold.asked})
+    golds = checked(some)
+    asked = sorted({skill for gold in golds for skill in gold.asked})
     answers = [
         LegalAnswer(json.dumps({"score": score, "status": status, "skills": skills}), status)
         for status in ("SELECTED", "REJECTED")
@@ -101,8 +102,7 @@ def linted(reward: Any, rows: Sequence[Mapping[str, Any]]) -> list[Flag]:
         for skills in ([], asked)
     ]
     columns: dict[str, Any] = {name: [row[name] for row in some] for name in COLUMNS}
-    right = [decision_of(row) for row in some]
-    return lint_reward(reward, answers, right, **columns).flags
+    return lint_reward(reward, answers, [gold.decision for gold in golds], **columns).flags
 
 
 def _said(text: str) -> str | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from trl import GRPOConfig
 
 from guerdon.core.config import Config
 from guerdon.core.errors import GuerdonError
+from guerdon.core.processes import count
 from guerdon.core.progress import Progress, progress
 from guerdon.core.runs import RunFolder
 from guerdon.policies.rewriter import PromptRewriter
@@ -183,7 +183,7 @@ def _arguments(
     rewriter: PromptRewriter, env: PromptRewriterEnv, config: RewriterTrainingConfig, folder: Path
 ) -> GRPOConfig:
     batch = config.prompts_per_step * config.num_generations
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = count()
     if config.prompts_per_step % processes:
         raise GuerdonError(
             f"prompts_per_step {config.prompts_per_step} is not a multiple of {processes} processes: groups stay whole"

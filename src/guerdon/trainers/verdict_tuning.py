@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from pydantic import Field
 from guerdon.core.config import Config
 from guerdon.core.errors import GuerdonError
 from guerdon.core.outcome import Failed
+from guerdon.core.processes import count
 from guerdon.core.progress import progress
 from guerdon.core.runs import RunFolder
 from guerdon.models.reference_verifier import ReferenceVerifier
@@ -135,7 +135,7 @@ def tune_tokens(
     told = hashlib.sha256(json.dumps([config.model_dump(mode="json"), list(map(dict, sequences))]).encode()).hexdigest()
     if checkpoint is not None and (checkpoint / "data").read_text(encoding="utf-8") != told:
         raise GuerdonError(f"{checkpoint}: made with other rows or settings; use a new folder")
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = count()
     micro = min(config.micro_batch, max(1, config.batch_size // processes))
     together = micro * processes
     if config.batch_size % together:

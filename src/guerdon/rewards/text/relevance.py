@@ -23,9 +23,9 @@ from guerdon.core.answer import completion_text
 from guerdon.core.errors import GuerdonError, unknown
 from guerdon.core.identity import config_hash, name_of
 from guerdon.core.outcome import Scores
-from guerdon.core.preferences import as_messages
 from guerdon.core.reward import Reward
 from guerdon.metrics.repetition import ngram_repetition
+from guerdon.models.query_type import query_of
 from guerdon.rewards.composite import UNBOUNDED, Combined, Composite, bounds_of, broken, numbers
 from guerdon.rewards.routing import RewardRouter
 from guerdon.rewards.text.similarity import EmbeddingSimilarityReward
@@ -202,5 +202,4 @@ def regularized_relevance(
 
 
 def _query(prompt: Any) -> str:
-    turns = [str(turn["content"]) for turn in as_messages(prompt, "user") if turn.get("role") == "user"]
-    return "\n".join(turns).replace("### Input:", "").strip()
+    return query_of(prompt).replace("### Input:", "").strip()

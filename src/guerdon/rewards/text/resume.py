@@ -32,7 +32,7 @@ from guerdon.rewards.text.components import (
 )
 
 __all__ = [
-    "Evaluation", "V2_FALLBACK", "evaluation_of", "decision_of", "read_between_braces",
+    "Evaluation", "V2_FALLBACK", "evaluation_of", "read_between_braces",
     "read_evaluation", "resume_decision", "resume_repaired", "resume_v2", "years_guessed",
 ]  # fmt: skip
 
@@ -62,6 +62,11 @@ class Evaluation:
         self.experience = str(experience.get("explanation") or "")
 
     @property
+    def decision(self) -> str:
+        """SELECTED for any of the published words that select, else REJECTED."""
+        return SELECTED if self.status in _SELECTING else REJECTED
+
+    @property
     def overlap(self) -> float | None:
         """Share of the asked skills that the candidate has; None where a list is empty."""
         return len(self.asked & self.present) / len(self.asked) if self.asked and self.present else None
@@ -74,11 +79,6 @@ def evaluation_of(row: Fields) -> Evaluation | Failed:
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         given = str(row.get("evaluation_json"))[:60]
         return Failed(f"the gold evaluation {given!r} is unreadable: {error}", "unparseable")
-
-
-def decision_of(row: Fields) -> str:
-    """The right decision of a row, SELECTED or REJECTED, by its column ``status`` in any of the published words."""
-    return SELECTED if str(row.get("status") or "").strip().upper() in _SELECTING else REJECTED
 
 
 def read_between_braces(text: str) -> ParseResult:
@@ -169,7 +169,7 @@ def resume_v2(
     )
 
     def status(answer: Fields, gold: Evaluation) -> float:
-        return table(answer["status"], SELECTED if gold.status in _SELECTING else REJECTED)
+        return table(answer["status"], gold.decision)
 
     def score(answer: Fields, gold: Evaluation) -> float:
         return 0.0 if gold.score is None else max(-1.0, 1 - abs(answer["score"] - gold.score) / 50)
@@ -212,7 +212,7 @@ def resume_repaired(*, wrong: float = -1.0, unreadable: float = -2.0, name: str 
         raise GuerdonError(f"need garbage < wrong < 1 (what a right status is worth), got {unreadable} and {wrong}")
 
     def status(answer: Fields, gold: Evaluation) -> float:
-        return 1.0 if answer["status"] == (SELECTED if gold.status in _SELECTING else REJECTED) else wrong
+        return 1.0 if answer["status"] == gold.decision else wrong
 
     def score(answer: Fields, gold: Evaluation) -> float:
         return 0.0 if gold.score is None else max(-1.0, 1 - abs(answer["score"] - gold.score) / 50)
@@ -241,7 +241,7 @@ def resume_decision(*, name: str = "resume_decision") -> StructuredPart:
     """1.0 where the answer's status is the right one, else 0.0, an unreadable answer too: a judge of the others."""
 
     def right(answer: Fields, gold: Evaluation) -> float:
-        return float(answer["status"] == (SELECTED if gold.status in _SELECTING else REJECTED))
+        return float(answer["status"] == gold.decision)
 
     return StructuredPart(
         name, right, reader=read_evaluation, on_fail=0.0, bounds=(0.0, 1.0), columns=COLUMNS, gold=evaluation_of

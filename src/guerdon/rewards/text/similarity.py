@@ -77,7 +77,7 @@ class EmbeddingSimilarityReward:
 
 
 class ReferenceMatch:
-    """How a translation, what follows a thought, compares with the row's reference: a judge, not to be climbed.
+    """How a completion, or what follows its thought, compares with the row's reference: a judge, not to be climbed.
 
     exact: 1.0 where both are the same up to white space, else 0.0; otherwise chrF in [0, 1]. column: the references,
     one text a row; None there: the score does not apply.
